@@ -1,0 +1,135 @@
+# SPDX-License-Identifier: BSD-2-Clause-Patent
+"""The seam between a lab and where it runs (design.md, engines).
+
+An engine starts the roles of a plan, opens byte streams to the control API of its hosts, and removes everything again
+by the lab's name alone. It knows nothing of migrations.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import enum
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass, field
+from typing import Protocol, TypeAlias
+
+from migtd.deadlines import Deadlines
+from vmm_stub.vmm.control.models import HostConfig
+
+Progress: TypeAlias = Callable[[str], None]
+"""Told of each longer step, for people; prints elapsed time on its own."""
+
+ControlStream: TypeAlias = tuple[asyncio.StreamReader, asyncio.StreamWriter]
+"""One HTTP/1.1 byte stream to a host's control API."""
+
+
+@dataclass(frozen=True, slots=True)
+class MigTdPlan:
+    """One MigTD to start: the command line of `migtd-td` follows from these."""
+
+    name: str
+    host: str
+    attestation: str
+    session: str
+    deadlines: Deadlines
+    debug: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class HostPlan:
+    """One emulated host and its MigTDs.
+
+    The paths in `config` (control socket, channels, wire address and name) are the engine's to fill in: a plan says
+    which hosts there are, the engine where they live. `published_wire_ports` are reachable from outside the lab, and
+    `reaches_outside` lets the host open connections there; both only where the lab file has an external peer.
+    """
+
+    name: str
+    config: HostConfig
+    migtds: tuple[MigTdPlan, ...]
+    published_wire_ports: tuple[int, ...] = ()
+    reaches_outside: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class LabPlan:
+    """What an engine is asked to run. `fingerprint` of two plans is equal exactly if nothing needs to be recreated."""
+
+    lab: str
+    hosts: tuple[HostPlan, ...]
+    fingerprint: str
+
+
+class RoleState(enum.StrEnum):
+    """What an engine sees of a role from outside."""
+
+    RUNNING = "running"
+    EXITED = "exited"
+
+
+@dataclass(frozen=True, slots=True)
+class RoleStatus:
+    """One container or process. `role` is `host` or `migtd`; `name` the host's or MigTD's; `detail` an exit status."""
+
+    role: str
+    host: str
+    name: str
+    state: RoleState
+    id: str
+    detail: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class LabStatus:
+    """A lab that an engine knows of."""
+
+    lab: str
+    engine: str
+    checkout: str
+    fingerprint: str
+    roles: tuple[RoleStatus, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Availability:
+    """Whether an engine can be used here, and if not, why and what to do."""
+
+    usable: bool
+    detail: str
+    advice: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Removed:
+    """What `down` took away, for people: container, network, volume or process names."""
+
+    names: tuple[str, ...] = field(default=())
+
+
+class Engine(Protocol):
+    """Where labs run. Every method raises EngineError with an id when the engine itself fails."""
+
+    @property
+    def name(self) -> str:
+        """The value of `--engine`."""
+
+    def available(self) -> Availability:
+        """Look, without starting anything."""
+
+    async def up(self, plan: LabPlan, progress: Progress) -> None:
+        """Start what is not running, recreate what differs (saying so), leave the rest. Readiness is not awaited."""
+
+    async def control(self, lab: str, host: str) -> ControlStream:
+        """A new byte stream to the control API of a host of a running lab."""
+
+    async def down(self, lab: str, progress: Progress) -> Removed:
+        """Remove everything that carries the lab's name. Nothing there is fine: the answer is empty."""
+
+    def labs(self) -> list[LabStatus]:
+        """All labs of all checkouts that this engine knows of."""
+
+    def logs(self, lab: str, *, follow: bool) -> AsyncIterator[tuple[str, str]]:
+        """(role name, line) of all that the roles printed, oldest first per role; `follow` goes on until cancelled."""
+
+    def shell_command(self, lab: str, name: str) -> list[str]:
+        """Command that gives a shell inside a role, to be run on the user's terminal."""

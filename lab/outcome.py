@@ -1,0 +1,86 @@
+# SPDX-License-Identifier: BSD-2-Clause-Patent
+"""The outcome of one migration as a document (design.md, contract 2). Stable and versioned; schema in docs/."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from migtd.observer import Phase
+from vmm_stub.vmm.control.models import ErrorModel, MigrationModel, Model, SideOutcome
+
+
+class SidePhases(Model):
+    """Milliseconds per phase of each side; null for a side that is not ours."""
+
+    source: dict[Phase, float] | None = None
+    destination: dict[Phase, float] | None = None
+
+
+class Outcome(Model):
+    """Both sides of one migration. `source` or `destination` is null where that side is not ours."""
+
+    schema_version: Literal[1] = Field(default=1, alias="schema")
+    lab: str
+    engine: str
+    attestation: str
+    session: str
+    transport: str
+    request_id: int
+    operation: Literal["migration"] = "migration"
+    duration_ms: float
+    success: bool
+    msk_match: bool | None
+    policy_version: int
+    phases_ms: SidePhases
+    source: SideOutcome | None
+    destination: SideOutcome | None
+
+
+class Failure(Model):
+    """What is printed instead when no migration was started."""
+
+    schema_version: Literal[1] = Field(default=1, alias="schema")
+    error: ErrorModel
+
+
+def msk_match(source: SideOutcome | None, destination: SideOutcome | None) -> bool | None:
+    """Whether each side received what the other sent; None unless both sides are ours and both wrote a key."""
+    if source is None or destination is None or not (source.key_written and destination.key_written):
+        return None
+    forward = source.fingerprints.sent == destination.fingerprints.received
+    backward = destination.fingerprints.sent == source.fingerprints.received
+    return forward and backward
+
+
+def succeeded(*sides: SideOutcome | None, match: bool | None) -> bool:
+    """Success: every side that is ours reported code 0, there is one at all, and the keys do not differ."""
+    ours = [side for side in sides if side is not None]
+    return bool(ours) and all(side.code == 0 for side in ours) and match is not False
+
+
+def join(
+    source: MigrationModel | None, destination: MigrationModel | None, *, duration_ms: float, **labels: str | int
+) -> Outcome:
+    """Join what two hosts say of one migration. A side whose host was lost is given with result `Unknown`.
+
+    `labels` are the document's lab, engine, attestation, session, transport, request_id and policy_version.
+    """
+    ours = source.outcome if source else None
+    theirs = destination.outcome if destination else None
+    match = msk_match(ours, theirs)
+    return Outcome.model_validate(
+        {
+            **labels,
+            "duration_ms": round(duration_ms, 3),
+            "success": succeeded(ours, theirs, match=match),
+            "msk_match": match,
+            "phases_ms": SidePhases(
+                source=source.phases_ms if source else None,
+                destination=destination.phases_ms if destination else None,
+            ),
+            "source": ours,
+            "destination": theirs,
+        }
+    )

@@ -1,0 +1,191 @@
+# SPDX-License-Identifier: BSD-2-Clause-Patent
+"""The failure catalogue of the MigTD: every id it can report, in the order of the phases in which they occur."""
+
+from __future__ import annotations
+
+from migtd.errors import FailureKind
+
+# --- start ---------------------------------------------------------------------------------------------------------
+EVENT_LOG_MISSING = FailureKind(
+    "MIGTD-EVENT-LOG-MISSING",
+    "there is no CCEL event log to measure into",
+    "give the TD a log area of at least 72 bytes with a Spec ID event; the emulated one has 1 MiB",
+)
+EVENT_LOG_FULL = FailureKind(
+    "MIGTD-EVENT-LOG-FULL",
+    "the event does not fit into the rest of the CCEL log area",
+    "measure a smaller file or give the TD a larger log area; no RTMR was extended",
+)
+EVENT_LOG_MALFORMED = FailureKind(
+    "MIGTD-EVENT-LOG-MALFORMED",
+    "an event log cannot be read or replayed",
+    "look at the log with `./inv events`; policy.md 3 gives its layout",
+)
+CONFIGURATION_MISSING = FailureKind(
+    "MIGTD-CONFIGURATION-MISSING",
+    "a file that this mode needs is not in the configuration volume",
+    "name it with --policy-file, --root-ca-file or --policy-issuer-chain-file",
+)
+CHANNEL_LOST = FailureKind(
+    "MIGTD-CHANNEL-LOST",
+    "the host no longer answers on the vmcall channel",
+    "see the host's log with `./inv logs`; the MigTD cannot go on without its host",
+)
+CHANNEL_MALFORMED = FailureKind(
+    "MIGTD-CHANNEL-MALFORMED",
+    "a message on the vmcall channel breaks its layout",
+    "both ends of the channel must come from the same version of the lab",
+)
+
+# --- requests ------------------------------------------------------------------------------------------------------
+REQUEST_MALFORMED = FailureKind(
+    "MIGTD-REQUEST-MALFORMED",
+    "a GHCI request breaks its layout",
+    "ghci-ratls.md 3.1 lists the sizes and the bytes that must be zero",
+)
+REQUEST_OPERATION_UNKNOWN = FailureKind(
+    "MIGTD-REQUEST-OPERATION-UNKNOWN",
+    "the VMM asked for an operation that this MigTD does not serve",
+    "operations 1, 3 and 4 are served with policy v1; 2 and 5 need policy v2",
+)
+REQUEST_STATUS_UNKNOWN = FailureKind(
+    "MIGTD-REQUEST-STATUS-UNKNOWN",
+    "the VMM completed WaitForRequest with a status that the interface does not know",
+    "status byte 0 must be 1 and byte 1 the operation",
+)
+LOG_LEVEL_INVALID = FailureKind(
+    "MIGTD-LOG-LEVEL-INVALID",
+    "EnableLogArea asks for a log level outside 1..5",
+    "1 error, 2 warn, 3 info, 4 debug, 5 trace",
+)
+SHARED_MEMORY_EXHAUSTED = FailureKind(
+    "MIGTD-SHARED-MEMORY-EXHAUSTED",
+    "no shared memory is left for a buffer",
+    "each concurrent session takes two buffers of 64 KiB: raise the TD's shared memory or run fewer at once",
+)
+TDCALL_FAILED = FailureKind(
+    "MIGTD-TDCALL-FAILED",
+    "the TDX module refused a TDCALL",
+    "check that the target TD exists on this host with that binding handle and UUID: `./inv status`",
+)
+VMCALL_REFUSED = FailureKind(
+    "MIGTD-VMCALL-REFUSED",
+    "the VMM refused a TDVMCALL",
+    "see the host's log with `./inv logs`",
+)
+
+# --- transport -----------------------------------------------------------------------------------------------------
+TRANSPORT_SETUP_FAILED = FailureKind(
+    "MIGTD-TRANSPORT-SETUP-FAILED",
+    "the VMM could not open the transport for this request",
+    "check that the destination listens and that the port is free; the host's log names the cause",
+)
+TRANSPORT_ENDED = FailureKind(
+    "MIGTD-TRANSPORT-ENDED",
+    "the peer ended the transport before the session was complete",
+    "look at the other side's outcome: it may have refused, or its host may be gone",
+)
+TRANSPORT_MALFORMED = FailureKind(
+    "MIGTD-TRANSPORT-MALFORMED",
+    "the VMM completed a Send or Receive with an impossible length or status",
+    "ghci-ratls.md 3 gives the buffer's layout",
+)
+DEADLINE_PRE_SESSION = FailureKind(
+    "MIGTD-DEADLINE-PRE-SESSION",
+    "the pre-session exchange did not end within its deadline",
+    "the peer connected and stayed silent; raise `deadlines` only if it is merely slow",
+)
+DEADLINE_SESSION = FailureKind(
+    "MIGTD-DEADLINE-SESSION",
+    "the secure session did not end within its deadline",
+    "the peer is connected but does not make progress; see its outcome and `./inv events`",
+)
+DEADLINE_READ = FailureKind(
+    "MIGTD-DEADLINE-READ",
+    "no data came from the peer within the read deadline",
+    "the peer is connected and silent, or its packets are lost; see `./inv events`",
+)
+DEADLINE_WRITE = FailureKind(
+    "MIGTD-DEADLINE-WRITE",
+    "data could not be handed to the peer within the write deadline",
+    "the link is stalled; see `./inv events`",
+)
+CANCELED = FailureKind(
+    "MIGTD-CANCELED",
+    "the VMM cancelled the request",
+    "start the migration again if that was not meant",
+)
+
+# --- secure session ------------------------------------------------------------------------------------------------
+TLS_PROTOCOL = FailureKind(
+    "MIGTD-TLS-PROTOCOL",
+    "the TLS handshake failed on this side",
+    "the peer must speak TLS 1.3 with TLS_AES_256_GCM_SHA384, secp384r1 and one P-384 certificate",
+)
+TLS_ALERT = FailureKind(
+    "MIGTD-TLS-ALERT",
+    "the peer refused the TLS session with an alert",
+    "the peer's outcome names the check that failed there",
+)
+TLS_PARAMETERS = FailureKind(
+    "MIGTD-TLS-PARAMETERS",
+    "the TLS session was negotiated with another version, suite or group than the profile allows",
+    "only TLS 1.3, TLS_AES_256_GCM_SHA384 and secp384r1 are accepted",
+)
+CERTIFICATE_COUNT = FailureKind(
+    "MIGTD-CERTIFICATE-COUNT",
+    "the peer must present exactly one certificate",
+    "send the self-signed MigTD certificate alone",
+)
+CERTIFICATE_MALFORMED = FailureKind(
+    "MIGTD-CERTIFICATE-MALFORMED",
+    "the peer's certificate cannot be read",
+    "ghci-ratls.md 5 gives its fields and extensions",
+)
+CERTIFICATE_NO_EKU = FailureKind(
+    "MIGTD-CERTIFICATE-NO-EKU",
+    "the peer's certificate lacks the MigTD extended key usage",
+    "extKeyUsage must list 1.2.840.113741.1.5.5.1.1",
+)
+CERTIFICATE_NO_EVIDENCE = FailureKind(
+    "MIGTD-CERTIFICATE-NO-EVIDENCE",
+    "the peer's certificate lacks its quote or its event log",
+    "extensions 1.2.840.113741.1.5.5.1.2 and .3 must both be present",
+)
+CERTIFICATE_SIGNATURE = FailureKind(
+    "MIGTD-CERTIFICATE-SIGNATURE",
+    "the self-signature of the peer's certificate is wrong",
+    "it must be ecdsa-with-SHA384 over the TBS bytes as sent, by the key in the certificate",
+)
+
+# --- exchange and commit -------------------------------------------------------------------------------------------
+EXCHANGE_RESERVED = FailureKind(
+    "MIGTD-EXCHANGE-RESERVED",
+    "the reserved bytes of the peer's exchange information are not zero",
+    "the 40 bytes are MSK 32, min version 2, max version 2, reserved 4",
+)
+VERSION_RANGE = FailureKind(
+    "MIGTD-VERSION-RANGE",
+    "the two version ranges have no common migration version",
+    "set `versions` of the target TDs so that min <= min(max export, max import) on both sides",
+)
+VERSION_FIELD = FailureKind(
+    "MIGTD-VERSION-FIELD",
+    "a migration version field of the TDX module is above 0xFFFF",
+    "versions are 16 bits on the wire",
+)
+SERVTD_ATTR = FailureKind(
+    "MIGTD-SERVTD-ATTR",
+    "the target TD's SERVTD_ATTR is not zero",
+    "bind the MigTD with attribute 0: no field of its TDINFO may be ignored",
+)
+INTERNAL = FailureKind(
+    "MIGTD-INTERNAL",
+    "the MigTD met a state that its authors thought impossible",
+    "please report it with the output of `./inv events`",
+)
+
+
+def catalogue() -> dict[str, FailureKind]:
+    """Every kind of this module by its id, in the order of definition."""
+    return {kind.id: kind for kind in globals().values() if isinstance(kind, FailureKind)}

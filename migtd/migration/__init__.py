@@ -1,0 +1,2 @@
+# SPDX-License-Identifier: BSD-2-Clause-Patent
+"""Requests, sessions and the migration itself (module names follow the reference)."""
