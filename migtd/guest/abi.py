@@ -51,6 +51,8 @@ TDX_SUCCESS: Final = 0
 TDX_OPERAND_INVALID: Final = 0xC0000100_00000000
 """Completion status in RAX; the low 32 bits name the operand (0 RAX, 1 RCX, 2 RDX, 8 R8 …)."""
 TDX_OPERAND_BUSY: Final = 0x80000200_00000000
+TDX_INVALID_REPORTMACSTRUCT: Final = 0xC0001001_00000000
+"""TDG.MR.VERIFYREPORT: the MAC is not this platform's."""
 
 TDG_VP_VMCALL_SUCCESS: Final = 0
 TDG_VP_VMCALL_RETRY: Final = 1

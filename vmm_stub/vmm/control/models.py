@@ -27,7 +27,10 @@ class Model(BaseModel):
 
 
 class VersionRangeModel(Model):
-    """Migration versions of a target TD; 0..0 is allowed (the reference's emulation offers it)."""
+    """Migration versions that a host's TDX module exports and imports.
+
+    0..0 is allowed (the reference's emulation offers it).
+    """
 
     minimum: U16 = 1
     maximum: U16 = 1
@@ -70,6 +73,8 @@ class HostConfig(Model):
     control_tcp: str | None = Field(default=None, description="host:port on loopback, when asked for")
     wire_address: str = Field(default="127.0.0.1", description="address that destinations listen on")
     wire_name: str = Field(default="127.0.0.1", description="name under which the other host reaches wire_address")
+    versions: VersionRangeModel = VersionRangeModel()
+    """Of the TDX module, as on hardware: TDG.SYS.RD answers it to every MigTD of the host, for all target TDs."""
     deadlines: DeadlinesModel = DeadlinesModel()
     log_level: Annotated[int, Field(ge=1, le=5)] = 3
     """Level asked for by EnableLogArea; a MigTD never goes above info unless started for debugging."""
@@ -84,7 +89,6 @@ class TargetTdRequest(Model):
     """None: random."""
     binding_handle: U64 | None = None
     """None: random."""
-    versions: VersionRangeModel = VersionRangeModel()
     servtd_attr: U64 = 0
 
 
@@ -95,6 +99,7 @@ class TargetTdModel(Model):
     uuid: tuple[U64, U64, U64, U64]
     binding_handle: U64
     versions: VersionRangeModel
+    """The host's: its TDX module has one range for all target TDs."""
     servtd_attr: U64
     enc_key_fingerprint: str
     dec_key_fingerprint: str | None

@@ -1,0 +1,133 @@
+# SPDX-License-Identifier: BSD-2-Clause-Patent
+"""The TDCS of a target TD, as far as its MigTD reaches it (ghci-ratls.md 2 and 6; policy.md 6.7)."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from typing import Final
+
+from migtd.guest.abi import Field
+from migtd.guest.interfaces import TargetTd
+from vmm_stub.tdx_module.metadata import TARGET_TD_FIELDS, readable, staged_fields, writable
+from vmm_stub.tdx_module.platform import Platform
+from vmm_stub.tdx_module.report import servtd_info_hash
+from vmm_stub.tdx_module.service_td import ServiceTd
+
+_FINGERPRINT_LABEL: Final = b"MigTD Lab MSK"
+_FINGERPRINT_SIZE: Final = 8
+_TEE_MODEL: Final = bytes(12)
+"""TEE model of an emulated platform (policy.md 6.7)."""
+
+
+def key_fingerprint(key: bytes) -> str:
+    """16 hex digits that tell keys apart: the first 8 bytes of SHA-256(`MigTD Lab MSK` ‖ 32-byte key)."""
+    return hashlib.sha256(_FINGERPRINT_LABEL + key).digest()[:_FINGERPRINT_SIZE].hex()
+
+
+@dataclass(frozen=True, slots=True)
+class InitialBinding:
+    """What the first binding of a target TD left behind for good: half of its SERVTD_EXT."""
+
+    info_hash: bytes
+    attr: int
+    cpusvn: bytes
+    tee_tcb_svn: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Binding:
+    """The service TD that is bound now: its instance and first-level hash."""
+
+    instance: int
+    info_hash: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class TdcsState:
+    """What may be told of a target TD: fingerprints, never keys.
+
+    `dec_key_writes` counts complete writes of MIG_DEC_KEY, so that two looks tell whether a migration wrote one.
+    `dec_key_fingerprint` and `mig_version` are None until written.
+    """
+
+    target: TargetTd
+    service_td: str
+    servtd_attr: int
+    enc_key_fingerprint: str
+    dec_key_fingerprint: str | None
+    dec_key_writes: int
+    mig_version: int | None
+    mig_version_writes: int
+
+
+class Tdcs:
+    """One target TD. `service_td` is the name of the MigTD that it belongs to; the running TD is bound by `bind`.
+
+    `enc_key` is the 32 random bytes of MIG_ENC_KEY. MIG_DEC_KEY has no value until all its elements were written,
+    and keeps it until all were written again.
+    """
+
+    def __init__(self, target: TargetTd, service_td: str, servtd_attr: int, enc_key: bytes) -> None:
+        self.target = target
+        self.service_td = service_td
+        self.servtd_attr = servtd_attr
+        self.initial_binding: InitialBinding | None = None
+        self.binding: Binding | None = None
+        self._enc_key = enc_key
+        self._written = staged_fields(TARGET_TD_FIELDS)
+
+    def __repr__(self) -> str:
+        return f"Tdcs({self.state()})"
+
+    def state(self) -> TdcsState:
+        """A look at the target TD now."""
+        dec_key, version = self._written[Field.MIG_DEC_KEY], self._written[Field.MIG_VERSION]
+        return TdcsState(
+            target=self.target,
+            service_td=self.service_td,
+            servtd_attr=self.servtd_attr,
+            enc_key_fingerprint=key_fingerprint(self._enc_key),
+            dec_key_fingerprint=None if dec_key.value is None else key_fingerprint(dec_key.value),
+            dec_key_writes=dec_key.writes,
+            mig_version=None if version.value is None else int.from_bytes(version.value, "little"),
+            mig_version_writes=version.writes,
+        )
+
+    def bind(self, service_td: ServiceTd, platform: Platform) -> None:
+        """Bind a running service TD (TDH.SERVTD.BIND): take its hash now, and as the initial one if it is the first.
+
+        The stored hashes are first-level ones (policy.md 6.2, D3).
+        """
+        info_hash = servtd_info_hash(service_td.tdinfo(), self.servtd_attr)
+        self.binding = Binding(service_td.instance, info_hash)
+        if self.initial_binding is None:
+            self.initial_binding = InitialBinding(info_hash, self.servtd_attr, platform.cpusvn, platform.tee_tcb_svn)
+
+    def read(self, field: int) -> int:
+        """TDG.SERVTD.RD of one element. Raises OperandInvalid (RDX). The target must be bound."""
+        element = readable(TARGET_TD_FIELDS, field)
+        size = element.layout.element_size
+        start = element.index * size
+        return int.from_bytes(self._value(element.layout.field)[start : start + size], "little")
+
+    def write(self, field: int, value: int, mask: int) -> None:
+        """TDG.SERVTD.WR of one element. Raises OperandInvalid (RDX, R8, R9)."""
+        element = writable(TARGET_TD_FIELDS, field, value, mask)
+        self._written[element.layout.field].write(element.index, value)
+
+    def _value(self, field: Field) -> bytes:
+        """A readable field as bytes, elements little-endian."""
+        if self.binding is None or self.initial_binding is None:
+            raise RuntimeError("a target TD is bound before its fields are read")
+        values = {
+            Field.MIG_ENC_KEY: self._enc_key,
+            Field.SERVTD_INIT_SERVTD_INFO_HASH: self.initial_binding.info_hash,
+            Field.SERVTD_INIT_ATTR: self.initial_binding.attr.to_bytes(8, "little"),
+            Field.INIT_CPUSVN: self.initial_binding.cpusvn,
+            Field.INIT_TEE_TCB_SVN: self.initial_binding.tee_tcb_svn,
+            Field.INIT_TEE_MODEL: _TEE_MODEL,
+            Field.SERVTD_INFO_HASH: self.binding.info_hash,
+            Field.SERVTD_ATTR: self.servtd_attr.to_bytes(8, "little"),
+        }
+        return values[field]
