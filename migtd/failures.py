@@ -37,6 +37,22 @@ CHANNEL_MALFORMED = FailureKind(
     "both ends of the channel must come from the same version of the lab",
 )
 
+USAGE = FailureKind(
+    "MIGTD-USAGE",
+    "the command line is wrong",
+    "run the command with --help",
+)
+ATTESTATION_UNKNOWN = FailureKind(
+    "MIGTD-ATTESTATION-UNKNOWN",
+    "there is no such attestation mode",
+    "choose one of those that are named with this message",
+)
+SESSION_UNKNOWN = FailureKind(
+    "MIGTD-SESSION-UNKNOWN",
+    "there is no such session protocol",
+    "choose one of those that are named with this message",
+)
+
 # --- requests ------------------------------------------------------------------------------------------------------
 REQUEST_MALFORMED = FailureKind(
     "MIGTD-REQUEST-MALFORMED",
@@ -167,7 +183,7 @@ EXCHANGE_RESERVED = FailureKind(
 VERSION_RANGE = FailureKind(
     "MIGTD-VERSION-RANGE",
     "the two version ranges have no common migration version",
-    "set `versions` of the target TDs so that min <= min(max export, max import) on both sides",
+    "set `versions` of the two hosts so that min <= min(max export, max import) on both sides",
 )
 VERSION_FIELD = FailureKind(
     "MIGTD-VERSION-FIELD",
@@ -178,6 +194,11 @@ SERVTD_ATTR = FailureKind(
     "MIGTD-SERVTD-ATTR",
     "the target TD's SERVTD_ATTR is not zero",
     "bind the MigTD with attribute 0: no field of its TDINFO may be ignored",
+)
+KEY_WRITE_FAILED = FailureKind(
+    "MIGTD-KEY-WRITE-FAILED",
+    "the peer's key could not be written completely into MIG_DEC_KEY",
+    "the target TD may hold a part of the key: discard it and start again with a new target TD",
 )
 INTERNAL = FailureKind(
     "MIGTD-INTERNAL",

@@ -124,10 +124,17 @@ class TdVmCall(Protocol):
 
 
 class Interrupts(Protocol):
-    """Interrupt delivery. A vector that fires while nobody waits is remembered until the next wait on it."""
+    """Interrupt delivery, as a count for each vector.
 
-    async def wait(self, vector: int) -> None:
-        """Return once `vector` fired since this waiter last looked. Every waiter of a vector is woken.
+    Take `count`, then make the call or look at the buffer, then `wait` for more than was counted: an interrupt that
+    arrives between the look and the wait is never lost, however many wait on the same vector.
+    """
+
+    def count(self, vector: int) -> int:
+        """How often `vector` fired so far."""
+
+    async def wait(self, vector: int, seen: int) -> int:
+        """Return the count of `vector` once it is above `seen`. Every waiter of a vector is woken.
 
         Interrupts carry no data and may be spurious: look at the buffer, then wait again. Raises VmmInternalError
         (MIGTD-CHANNEL-LOST) when the host is gone.
