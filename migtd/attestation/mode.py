@@ -37,6 +37,19 @@ class PeerEvidence:
     report_data: bytes
 
 
+class PeerJudge(Protocol):
+    """Judges one peer in one session. The session calls both methods once, in this order, with its own checks around.
+
+    Each raises the MigTDError of the first check that fails. Called inside the TLS verify callback: must not wait.
+    """
+
+    def verify_quote(self) -> None:
+        """Make `quote-peer`, then `reportdata`: the quote verifies and belongs to this session."""
+
+    def evaluate_policy(self) -> None:
+        """Make `event-log-replay`, `rtmrs-equal` and `policy`: what the verified quote stands for is acceptable."""
+
+
 class AttestationMode(Protocol):
     """Makes the own evidence and judges the peer's. Chosen at start; the same object serves every session."""
 
@@ -54,8 +67,14 @@ class AttestationMode(Protocol):
         Raises a MigTDError if there is none to be had; the session reports it at its place in the order of checks.
         """
 
-    def judge(self, peer: PeerEvidence, *, is_source: bool, checks: CheckRunner) -> None:
-        """Make every check that needs more than the certificate itself, from `quote-peer` to `policy`.
+    def verify_local(self, local: Evidence, *, checks: CheckRunner) -> None:
+        """Make `quote-local`: the own quote verifies.
 
-        Raises the MigTDError of the first check that fails. Called inside the TLS verify callback: must not wait.
+        Raises the MigTDError of that check. Called inside the TLS verify callback: must not wait.
+        """
+
+    def judge(self, peer: PeerEvidence, *, is_source: bool, checks: CheckRunner) -> PeerJudge:
+        """Take the peer's evidence, to be judged step by step. Makes no check itself and raises nothing.
+
+        Every check that needs more than the certificate itself is the judge's, from `quote-peer` to `policy`.
         """

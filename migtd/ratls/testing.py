@@ -1,0 +1,128 @@
+# SPDX-License-Identifier: BSD-2-Clause-Patent
+"""Both ends of a session protocol in memory, for tests: no transport, no task, no clock."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+
+from migtd.attestation.mode import AttestationMode, Evidence
+from migtd.checks import Check, CheckRunner
+from migtd.errors import MigTDError
+from migtd.migration.data import ExchangeInformation
+from migtd.migration.session import (
+    EvidenceNeeded,
+    PeerInformation,
+    SessionContext,
+    SessionEvent,
+    SessionFactory,
+    SessionProtocol,
+)
+
+
+@dataclass(slots=True)
+class Side:
+    """One end. It answers EvidenceNeeded by itself and remembers what happened.
+
+    `events` holds every event in order, `error` what ended the session if anything did, `sent` all bytes for the peer.
+    """
+
+    session: SessionProtocol
+    evidence: Evidence | MigTDError
+    checks: list[Check]
+    events: list[SessionEvent] = field(default_factory=list)
+    error: MigTDError | None = None
+    sent: bytes = field(default=b"", repr=False)
+
+    @property
+    def information(self) -> ExchangeInformation | None:
+        """What the peer sent, once the session is complete."""
+        return next((event.information for event in self.events if isinstance(event, PeerInformation)), None)
+
+    @property
+    def ended(self) -> bool:
+        """Whether the session is complete or has failed."""
+        return self.error is not None or self.information is not None
+
+    def start(self) -> None:
+        """Take the first events; a client then has something to send."""
+        self._drain()
+
+    def receive(self, data: bytes) -> None:
+        """Hand over bytes, or `b""` for the end of the stream. A session that has failed gets nothing more."""
+        if self.error is not None:
+            return
+        try:
+            self.session.receive_data(data)
+        except MigTDError as error:
+            self.error = error
+        self._drain()
+
+    def take(self) -> bytes:
+        """What waits to be sent."""
+        data = self.session.data_to_send()
+        self.sent += data
+        return data
+
+    def _drain(self) -> None:
+        while (event := self.session.next_event()) is not None:
+            self.events.append(event)
+            if isinstance(event, EvidenceNeeded):
+                self._answer()
+
+    def _answer(self) -> None:
+        if isinstance(self.evidence, MigTDError):
+            self.session.evidence_failed(self.evidence)
+        else:
+            self.session.provide_evidence(self.evidence)
+
+
+def make_side(
+    factory: SessionFactory,
+    mode: AttestationMode,
+    evidence: Evidence | MigTDError,
+    local: ExchangeInformation,
+    *,
+    is_source: bool,
+) -> Side:
+    """A new session of `factory` with a check runner that keeps what it makes in `Side.checks`."""
+    checks: list[Check] = []
+    context = SessionContext(is_source, local, mode, CheckRunner(mode.skips, checks.append))
+    return Side(factory(context), evidence, checks)
+
+
+Cut = Callable[[bytes], Iterable[bytes]]
+"""How bytes on the way are cut into portions, or changed."""
+
+
+def uncut(data: bytes) -> Iterable[bytes]:
+    """One portion."""
+    return (data,)
+
+
+@dataclass(slots=True)
+class ConnectionPair:
+    """Two ends and the link between them."""
+
+    source: Side
+    destination: Side
+
+    def run(self, to_destination: Cut = uncut, to_source: Cut = uncut) -> ConnectionPair:
+        """Carry bytes until nobody has more to say, then end the stream for whoever still waits."""
+        self.source.start()
+        self.destination.start()
+        while self._carry(self.source, self.destination, to_destination) or self._carry(
+            self.destination, self.source, to_source
+        ):
+            pass
+        for side in (self.source, self.destination):
+            if not side.ended:
+                side.receive(b"")
+        return self
+
+    def _carry(self, sender: Side, receiver: Side, cut: Cut) -> bool:
+        data = sender.take()
+        if data:
+            for portion in cut(data):
+                receiver.receive(portion)
+        return bool(data)
