@@ -1,0 +1,116 @@
+# SPDX-License-Identifier: BSD-2-Clause-Patent
+"""The asyncio shell around a session protocol: moves bytes, fetches evidence, keeps the deadline (ghci-ratls.md 5)."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Protocol
+
+from migtd import failures
+from migtd.attestation.mode import AttestationMode
+from migtd.deadlines import Deadlines
+from migtd.errors import MigTDError, NetworkError
+from migtd.migration.data import ExchangeInformation
+from migtd.migration.session import EvidenceNeeded, PeerInformation, PhaseEntered, SessionProtocol
+from migtd.observer import Phase
+
+
+class Transport(Protocol):
+    """Delivery of one request's bytes to and from its peer (Service.MigTD.Send and Receive, ghci-ratls.md 3)."""
+
+    async def send(self, request_id: int, data: bytes) -> None:
+        """Hand over all of `data`. Raises NetworkError, VmmCanceled or InvalidParameter (no transport)."""
+
+    async def receive(self, request_id: int) -> bytes:
+        """Some bytes from the peer; `b""` is the end of the stream. Raises as `send` does."""
+
+
+async def run_session(
+    session: SessionProtocol,
+    transport: Transport,
+    request_id: int,
+    *,
+    mode: AttestationMode,
+    deadlines: Deadlines,
+    on_phase: Callable[[Phase], None],
+) -> ExchangeInformation:
+    """Drive one session to its end and return what the peer sent; everything this side has to say was handed over.
+
+    `on_phase` hears of each phase that the session enters. Raises what the session refuses with, what the transport
+    ends with, or NetworkError (MIGTD-DEADLINE-SESSION). A refusal's last words (an alert) are still sent, within the
+    same deadline; if they cannot be, the refusal is raised all the same and carries a note of it.
+    """
+    driver = _Driver(session, transport, request_id, mode, on_phase)
+    end = asyncio.get_running_loop().time() + deadlines.session
+    try:
+        async with asyncio.timeout_at(end) as scope:
+            return await driver.run()
+    except TimeoutError as error:
+        if not scope.expired():
+            raise
+        raise NetworkError(failures.DEADLINE_SESSION, f"{deadlines.session:g} s") from error
+    except MigTDError as refusal:
+        await driver.send_last_words(refusal, end)
+        raise
+
+
+class _Driver:
+    def __init__(
+        self,
+        session: SessionProtocol,
+        transport: Transport,
+        request_id: int,
+        mode: AttestationMode,
+        on_phase: Callable[[Phase], None],
+    ) -> None:
+        self._session = session
+        self._transport = transport
+        self._request_id = request_id
+        self._mode = mode
+        self._on_phase = on_phase
+        self._peer: ExchangeInformation | None = None
+
+    async def run(self) -> ExchangeInformation:
+        await self._drain_events()
+        await self._flush()
+        ended = False
+        while self._peer is None:
+            if ended:
+                raise NetworkError(failures.TRANSPORT_ENDED)
+            data = await self._transport.receive(self._request_id)
+            # A session that is content with an early end says so by an event; one that stays silent waits in vain.
+            ended = not data
+            self._session.receive_data(data)
+            await self._drain_events()
+            await self._flush()
+        return self._peer
+
+    async def send_last_words(self, refusal: MigTDError, end: float) -> None:
+        try:
+            async with asyncio.timeout_at(end):
+                await self._flush()
+        except (MigTDError, TimeoutError) as error:
+            refusal.add_note(f"the last words to the peer could not be sent: {str(error) or 'the deadline passed'}")
+
+    async def _drain_events(self) -> None:
+        while (event := self._session.next_event()) is not None:
+            match event:
+                case EvidenceNeeded(report_data):
+                    await self._fetch_evidence(report_data)
+                case PhaseEntered(phase):
+                    self._on_phase(phase)
+                case PeerInformation(information):
+                    self._peer = information
+
+    async def _fetch_evidence(self, report_data: bytes) -> None:
+        try:
+            evidence = await self._mode.local_evidence(report_data)
+        except MigTDError as error:
+            self._session.evidence_failed(error)
+        else:
+            self._session.provide_evidence(evidence)
+
+    async def _flush(self) -> None:
+        while data := self._session.data_to_send():
+            await self._transport.send(self._request_id, data)
