@@ -1,0 +1,260 @@
+# SPDX-License-Identifier: BSD-2-Clause-Patent
+"""The tasks of `./inv`: a thin index. What each does is in the package `lab`, which is loaded when a task runs."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from invoke.collection import Collection
+from invoke.context import Context
+
+from lab import options as asked
+from lab.errors import ExitStatus
+from lab.task import seconds, task, whole_number
+
+LAB = {"name": "lab's name; default: lab- and 6 hex digits of this checkout's path", "engine": "docker or process"}
+DATA = {"json": "data on standard output, as JSON; talk stays on standard error"}
+
+
+@task(
+    help={
+        "name": LAB["name"],
+        "engine": "docker or process; default: docker if an engine and Compose answer, else process",
+        "lab": "lab file; default: two hosts, one MigTD each, one migration",
+        "json": "one outcome document per migration on standard output, a line each",
+        "migrations": "run each migration this many times; 0 only starts the lab",
+        "keep": "leave the lab running afterwards (default), or take it down",
+        "attestation": "accept-all; other modes come later",
+        "session": "ra-tls; spdm comes later",
+        "transport": "vmcall-raw; vmcall-vsock comes later",
+        "deadline": "seconds that a side waits for its peer",
+        "debug": "let MigTDs log debug and trace messages",
+    },
+    short={"name": "n", "engine": "e", "lab": "l"},
+    kinds={"migrations": whole_number, "deadline": seconds},
+)
+def up(
+    _context: Context,
+    *,
+    name: str | None = None,
+    engine: str | None = None,
+    lab: str | None = None,
+    json: bool = False,
+    migrations: int | None = None,
+    keep: bool = True,
+    attestation: str | None = None,
+    session: str | None = None,
+    transport: str | None = None,
+    deadline: float | None = None,
+    debug: bool = False,
+) -> ExitStatus:
+    """Start the lab, or what differs of it, and run its migrations."""
+    from lab import run
+
+    return run.up(
+        asked.UpOptions(
+            name=name,
+            engine=engine,
+            lab_file=_path(lab),
+            json=json,
+            migrations=migrations,
+            keep=keep,
+            attestation=attestation,
+            session=session,
+            transport=transport,
+            deadline=deadline,
+            debug=debug,
+        )
+    )
+
+
+@task(
+    help={
+        **LAB,
+        "lab": "lab file; default: the one that the lab was started with",
+        "json": "one outcome document per migration on standard output, a line each",
+        "migrations": "run each migration this many times",
+    },
+    short={"name": "n", "engine": "e", "lab": "l"},
+    kinds={"migrations": whole_number},
+)
+def migrate(
+    _context: Context,
+    *,
+    name: str | None = None,
+    engine: str | None = None,
+    lab: str | None = None,
+    json: bool = False,
+    migrations: int | None = None,
+) -> ExitStatus:
+    """Run the migrations of a running lab again."""
+    from lab import run
+
+    return run.migrate(
+        asked.MigrateOptions(
+            name=name,
+            engine=engine,
+            lab_file=_path(lab),
+            json=json,
+            migrations=migrations,
+        )
+    )
+
+
+@task(help={**LAB, **DATA, "all-checkouts": "labs of other checkouts too"}, short={"name": "n", "engine": "e"})
+def status(
+    _context: Context,
+    *,
+    name: str | None = None,
+    engine: str | None = None,
+    json: bool = False,
+    all_checkouts: bool = False,
+) -> ExitStatus:
+    """Show labs, their hosts and MigTDs, and their migrations."""
+    from lab import observe
+
+    return observe.status(asked.StatusOptions(name=name, engine=engine, json=json, all_checkouts=all_checkouts))
+
+
+@task(help={**LAB, "follow": "go on until interrupted"}, short={"name": "n", "engine": "e", "follow": "f"})
+def logs(_context: Context, *, name: str | None = None, engine: str | None = None, follow: bool = False) -> ExitStatus:
+    """Show what the MigTDs and hosts of a lab printed."""
+    from lab import observe
+
+    return observe.logs(asked.LogsOptions(name=name, engine=engine, follow=follow))
+
+
+@task(help={**LAB, "follow": "go on until interrupted"}, short={"name": "n", "engine": "e", "follow": "f"})
+def events(
+    _context: Context, *, name: str | None = None, engine: str | None = None, follow: bool = False
+) -> ExitStatus:
+    """Print the history of a lab as JSON lines: calls, interrupts, frames, phases, results."""
+    from lab import observe
+
+    return observe.events(asked.EventsOptions(name=name, engine=engine, follow=follow))
+
+
+@task(
+    help={**LAB, "role": "host, or host/migtd as `./inv status` shows them; default: the first host"},
+    short={"name": "n", "engine": "e", "role": "r"},
+)
+def shell(
+    _context: Context, *, role: str | None = None, name: str | None = None, engine: str | None = None
+) -> ExitStatus:
+    """Open a shell where a host or MigTD of a lab runs."""
+    from lab import observe
+
+    return observe.shell(asked.ShellOptions(role=role, name=name, engine=engine))
+
+
+@task(
+    help={**LAB, **DATA, "all": "every lab of this checkout", "all-checkouts": "every lab of every checkout"},
+    short={"name": "n", "engine": "e"},
+)
+def down(
+    _context: Context,
+    *,
+    name: str | None = None,
+    engine: str | None = None,
+    all: bool = False,  # noqa: A002 - the flag is --all
+    all_checkouts: bool = False,
+    json: bool = False,
+) -> ExitStatus:
+    """Remove a lab and everything that carries its name; twice is fine."""
+    from lab import lifecycle
+
+    return lifecycle.down(asked.DownOptions(name=name, engine=engine, all=all, all_checkouts=all_checkouts, json=json))
+
+
+@task(help={**DATA, "offline": "make the base image from Debian packages, even if a registry answers"})
+def images(_context: Context, *, json: bool = False, offline: bool = False) -> ExitStatus:
+    """Build the lab's images, as far as they are not there, and list them."""
+    from lab import image_commands
+
+    return image_commands.images(asked.ImagesOptions(json=json, offline=offline))
+
+
+@task(help={"force": "even while labs of this checkout run"})
+def clean(_context: Context, *, force: bool = False) -> ExitStatus:
+    """Remove caches and images, all that the lab made and can make again."""
+    from lab import cleaning
+
+    return cleaning.clean(cleaning.CleanOptions(force=force))
+
+
+@task(help=DATA)
+def doctor(_context: Context, *, json: bool = False) -> ExitStatus:
+    """Tell what this machine can and cannot do, with advice."""
+    from lab import doctor as machine
+
+    return machine.doctor(machine.DoctorOptions(json=json))
+
+
+@task()
+def check(_context: Context) -> ExitStatus:
+    """Check format, lint and types."""
+    from lab import developer
+
+    return developer.run_checks()
+
+
+@task(
+    name="test",
+    help={
+        "junit": "also write JUnit XML to this file",
+        "k": "only tests whose names match this expression",
+        "unit": "leave out the tests that start MigTDs, hosts or containers",
+        "require-engines": "a skipped test is a failure, as in CI",
+    },
+)
+def run_tests(
+    _context: Context,
+    *,
+    k: str | None = None,
+    junit: str | None = None,
+    unit: bool = False,
+    require_engines: bool = False,
+) -> ExitStatus:
+    """Run the tests: all of them, with both engines."""
+    from lab import developer
+
+    selection = developer.PytestOptions(junit=_path(junit), select=k, unit=unit, require_engines=require_engines)
+    return developer.run_tests(selection, os.environ)
+
+
+@task(help={"file": "where to write it"}, short={"file": "f"})
+def init(_context: Context, *, file: str = "lab.yaml") -> ExitStatus:
+    """Write a commented lab file to start from."""
+    from lab import labfile_commands
+
+    return labfile_commands.init(asked.InitOptions(file=Path(file)))
+
+
+@task(help={"file": "lab file", **DATA}, short={"file": "f"})
+def validate(_context: Context, *, file: str = "lab.yaml", json: bool = False) -> ExitStatus:
+    """Check a lab file and print the lab that it describes."""
+    from lab import labfile_commands
+
+    return labfile_commands.validate(asked.ValidateOptions(file=Path(file), json=json))
+
+
+def _path(value: str | None) -> Path | None:
+    return None if value is None else Path(value)
+
+
+namespace = Collection(
+    up,
+    migrate,
+    status,
+    logs,
+    events,
+    shell,
+    down,
+    images,
+    clean,
+    doctor,
+    check,
+    run_tests,
+    Collection("lab", init, validate),
+)
