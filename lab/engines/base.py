@@ -42,12 +42,14 @@ class HostPlan:
     The paths in `config` (control socket, channels, wire address and name) are the engine's to fill in: a plan says
     which hosts there are, the engine where they live. `published_wire_ports` are reachable from outside the lab, and
     `reaches_outside` lets the host open connections there; both only where the lab file has an external peer.
+    `published_wire_address` is the address of this machine on which the published ports are open.
     """
 
     name: str
     config: HostConfig
     migtds: tuple[MigTdPlan, ...]
     published_wire_ports: tuple[int, ...] = ()
+    published_wire_address: str = "127.0.0.1"
     reaches_outside: bool = False
 
 
@@ -77,6 +79,11 @@ class RoleStatus:
     state: RoleState
     id: str
     detail: str = ""
+
+    @property
+    def path(self) -> str:
+        """`HOST` or `HOST/MIGTD`, as people name roles."""
+        return self.host if self.role == "host" else f"{self.host}/{self.name}"
 
 
 @dataclass(frozen=True, slots=True)

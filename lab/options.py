@@ -1,0 +1,118 @@
+# SPDX-License-Identifier: BSD-2-Clause-Patent
+"""What each task of the lab can be asked for: one frozen dataclass a task, with the task's defaults.
+
+`tasks.py` fills these from flags; the functions that take them are in `lab.run`, `lab.lifecycle`, `lab.observe` and
+`lab.labfile_commands`. Nothing heavy is imported here, so that `./inv --help` stays fast.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UpOptions:
+    """`up`: start or refresh a lab and run its migrations. None: the lab file's value, else the default."""
+
+    name: str | None = None
+    engine: str | None = None
+    lab_file: Path | None = None
+    """None: the default lab."""
+    json: bool = False
+    migrations: int | None = None
+    """Run each migration of the lab this many times; 0 starts the lab only."""
+    keep: bool = True
+    attestation: str | None = None
+    session: str | None = None
+    transport: str | None = None
+    deadline: float | None = None
+    """Seconds for every peer-facing wait."""
+    debug: bool = False
+    """MigTDs may log above info."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MigrateOptions:
+    """`migrate`: run the migrations of a running lab again."""
+
+    name: str | None = None
+    engine: str | None = None
+    lab_file: Path | None = None
+    """None: the lab file that the lab was started with."""
+    json: bool = False
+    migrations: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StatusOptions:
+    """`status`: labs, their roles and migrations."""
+
+    name: str | None = None
+    engine: str | None = None
+    json: bool = False
+    all_checkouts: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LogsOptions:
+    """`logs`: what the roles printed."""
+
+    name: str | None = None
+    engine: str | None = None
+    follow: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EventsOptions:
+    """`events`: the history of all hosts as JSON lines."""
+
+    name: str | None = None
+    engine: str | None = None
+    follow: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ShellOptions:
+    """`shell`: a shell inside a role. None: the first host."""
+
+    role: str | None = None
+    name: str | None = None
+    engine: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DownOptions:
+    """`down`: remove labs by name alone."""
+
+    name: str | None = None
+    engine: str | None = None
+    all: bool = False
+    """Every lab of this checkout."""
+    all_checkouts: bool = False
+    """Every lab of every checkout."""
+    json: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ImagesOptions:
+    """`images`: build the lab's images as far as they are not there, and list them."""
+
+    json: bool = False
+    offline: bool = False
+    """Make the base image from Debian packages even if a registry answers."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InitOptions:
+    """`lab.init`: write a commented default lab file."""
+
+    file: Path = Path("lab.yaml")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ValidateOptions:
+    """`lab.validate`: check a lab file and print what it means."""
+
+    file: Path = Path("lab.yaml")
+    json: bool = False

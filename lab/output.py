@@ -1,0 +1,166 @@
+# SPDX-License-Identifier: BSD-2-Clause-Patent
+"""How outcomes look on a terminal: one table per migration, one line each where there are many, and what to type next.
+
+Rich decides on colour by itself: none where the output is no terminal or NO_COLOR is set.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+from lab.outcome import Outcome
+from migtd.checks import CheckStatus
+from vmm_stub.vmm.control.models import SideOutcome
+
+if TYPE_CHECKING:  # loaded when something is shown
+    from rich.console import Console
+    from rich.table import Table
+
+FULL_TABLES: Final = 3
+"""More migrations than this are shown as one line each."""
+PLAIN_WIDTH: Final = 100
+"""Columns where the output is no terminal."""
+
+BANNER: Final = (
+    "attestation mode accept-all: NOTHING about the peer was verified. No quote, no measurement, no policy.",
+    "Whoever answered on the wire was given the migration session key. Use it to try things out, never as evidence.",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """One outcome and what its sides are called, such as `host-a/source`."""
+
+    outcome: Outcome
+    source: str
+    destination: str
+
+
+def console() -> Console:
+    """Standard output as rich writes to it; a fixed width where it is no terminal."""
+    from rich.console import Console  # noqa: PLC0415 - as said above
+
+    return Console(width=None if sys.stdout.isatty() else PLAIN_WIDTH, highlight=False, soft_wrap=False)
+
+
+def show_outcomes(out: Console, shown: Sequence[Shown], next_commands: Sequence[str]) -> None:
+    """Everything that `up` and `migrate` end with."""
+    if len(shown) <= FULL_TABLES:
+        for each in shown:
+            out.print(full_table(each))
+    else:
+        out.print(short_table(shown))
+    for each in shown:
+        for side, outcome in (("source", each.outcome.source), ("destination", each.outcome.destination)):
+            if outcome is not None and outcome.error is not None:
+                error = outcome.error
+                out.print(f"{each.outcome.request_id} {side}: {error.id}: {error.message}", style="red", markup=False)
+                out.print(f"  advice: {error.advice}", markup=False)
+    if any(each.outcome.attestation == "accept-all" for each in shown):
+        out.print(banner())
+    if shown:
+        succeeded = sum(each.outcome.success for each in shown)
+        colour = "green" if succeeded == len(shown) else "red"
+        out.print(f"{succeeded} of {len(shown)} migrations succeeded.", style=colour)
+    else:
+        out.print("The lab is ready; no migration was asked for.")
+    show_next(out, next_commands)
+
+
+def show_next(out: Console, commands: Sequence[str]) -> None:
+    """The commands to type next."""
+    out.print("Next:")
+    for command in commands:
+        out.print(f"  {command}", markup=False)
+
+
+def banner() -> object:
+    """The warning that accept-all verifies nothing."""
+    from rich.panel import Panel  # noqa: PLC0415 - as above
+
+    return Panel("\n".join(BANNER), style="bold red", title="accept-all")
+
+
+def one_line(shown: Shown) -> str:
+    """One migration in a few plain words."""
+    outcome = shown.outcome
+    sides = ((shown.source, outcome.source), (shown.destination, outcome.destination))
+    ends = ", ".join(f"{called} {side.result if side else 'not ours'}" for called, side in sides)
+    return f"migration {outcome.request_id} {'succeeded' if outcome.success else 'FAILED'}: {ends}"
+
+
+def full_table(shown: Shown) -> Table:
+    """Both sides of one migration, side by side."""
+    from rich.table import Table  # noqa: PLC0415 - as above
+
+    outcome = shown.outcome
+    table = Table(title=f"migration {outcome.request_id}", title_justify="left", title_style="bold", expand=False)
+    table.add_column("")
+    table.add_column(f"source\n{shown.source}", overflow="fold")
+    table.add_column(f"destination\n{shown.destination}", overflow="fold")
+    sides = (outcome.source, outcome.destination)
+    table.add_row("result", *(_result(side) for side in sides))
+    table.add_row("phase", *("" if side is None else side.phase.value for side in sides))
+    table.add_row("version", *("" if side is None or side.version is None else str(side.version) for side in sides))
+    for name, first, second in _fingerprints(outcome):
+        table.add_row(name, first, second)
+    for status in CheckStatus:
+        table.add_row(f"checks {status.value}", *(_checks(side, status) for side in sides))
+    times = (outcome.phases_ms.source or {}, outcome.phases_ms.destination or {})
+    for phase in dict.fromkeys([*times[0], *times[1]]):
+        table.add_row(phase.value, *(f"{each[phase]:.1f} ms" if phase in each else "" for each in times))
+    table.add_row("whole", f"{outcome.duration_ms:.1f} ms", "")
+    return table
+
+
+def short_table(shown: Sequence[Shown]) -> Table:
+    """Many migrations, one line each."""
+    from rich.table import Table  # noqa: PLC0415 - as above
+
+    table = Table()
+    for column in ("id", "source", "destination", "keys", "whole"):
+        table.add_column(column, justify="right" if column in {"id", "whole"} else "left")
+    for each in shown:
+        outcome = each.outcome
+        table.add_row(
+            str(outcome.request_id),
+            f"{each.source} {_result(outcome.source)}",
+            f"{each.destination} {_result(outcome.destination)}",
+            _match(outcome),
+            f"{outcome.duration_ms:.1f} ms",
+        )
+    return table
+
+
+def _result(side: SideOutcome | None) -> str:
+    if side is None:
+        return "not ours"
+    code = "" if side.code is None else f" ({side.code})"
+    return f"[{'green' if side.code == 0 else 'red'}]{side.result}{code}[/]"
+
+
+def _match(outcome: Outcome) -> str:
+    return {True: "[green]equal[/]", False: "[red]DIFFER[/]", None: "unknown"}[outcome.msk_match]
+
+
+def _fingerprints(outcome: Outcome) -> list[tuple[str, str, str]]:
+    """Each direction's key on both sides: green exactly if what one side sent is what the other received."""
+    source, destination = outcome.source, outcome.destination
+    rows = []
+    for name, sender, receiver in (("key →", source, destination), ("key ←", destination, source)):
+        sent = sender.fingerprints.sent if sender else None
+        received = receiver.fingerprints.received if receiver else None
+        known = sent is not None and received is not None
+        colour = "yellow" if not known else "green" if sent == received else "red"
+        first, second = (f"[{colour}]{text}[/]" if text else "" for text in (sent, received))
+        rows.append((name, first, second) if sender is source else (name, second, first))
+    rows.append(("keys", _match(outcome), ""))
+    return rows
+
+
+def _checks(side: SideOutcome | None, status: CheckStatus) -> str:
+    names = [check.name.value for check in side.checks if check.status is status] if side else []
+    return f"{len(names)}: {', '.join(names)}" if names else "0" if side else ""

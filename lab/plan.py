@@ -1,0 +1,212 @@
+# SPDX-License-Identifier: BSD-2-Clause-Patent
+"""From a lab file and the flags of a task to what an engine starts and which migrations run.
+
+The engine sees hosts and MigTDs only (LabPlan); the migrations are Jobs, one for each time that one runs.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, replace
+from typing import Final
+
+from lab import choices, failures
+from lab.engines.base import HostPlan, LabPlan, MigTdPlan
+from lab.errors import UsageError
+from lab.labfile import Endpoint, HostEntry, LabFile, MigrationEntry, TargetTdEntry, parse_versions, split_address
+from lab.names import require_lab_name, resolve_lab_name
+from migtd.deadlines import Deadlines
+from vmm_stub.vmm.control.models import DeadlinesModel, HostConfig, MigTdConfig
+
+POLICY_VERSION: Final = 1
+"""Of the accept-all build (policy v1)."""
+
+MAX_DEADLINE: Final = 86_400.0
+"""Seconds."""
+
+_MIB: Final = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Party:
+    """A MigTD of this lab as one side of a migration."""
+
+    host: str
+    migtd: str
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """One migration to run. A side that is None is somebody else's.
+
+    `peer` is where our source finds an external destination; `listen_port` where our destination waits for an external
+    source (0: any free port). Jobs that share `exclusive` run one after another: they use the same target TD or port.
+    `target_td` is the lab file's name for it; None: a fresh one.
+    """
+
+    source: Party | None
+    destination: Party | None
+    peer: str | None = None
+    listen_port: int = 0
+    target_td: str | None = None
+    exclusive: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True, slots=True)
+class ResolvedLab:
+    """A lab file with name, modes and deadlines settled."""
+
+    lab: LabFile
+    name: str
+    deadlines: Deadlines
+    debug: bool = False
+
+    def plan(self) -> LabPlan:
+        """What an engine is asked to run."""
+        hosts = tuple(self._host(name, entry) for name, entry in self.lab.hosts.items())
+        return LabPlan(self.name, hosts, _fingerprint(hosts))
+
+    def jobs(self, count: int | None = None) -> tuple[Job, ...]:
+        """Every migration as often as it is to run; `count` overrides the file's counts."""
+        return tuple(
+            _job(migration)
+            for migration in self.lab.migrations
+            for _ in range(migration.count if count is None else count)
+        )
+
+    def target_td(self, name: str) -> TargetTdEntry:
+        """A target TD of the lab file by its name."""
+        return self.lab.target_tds[name]
+
+    def labels(self, engine: str) -> dict[str, str | int]:
+        """The labels of an outcome document (lab.outcome.join), but for the request id."""
+        return {
+            "lab": self.name,
+            "engine": engine,
+            "attestation": self.lab.attestation,
+            "session": self.lab.session,
+            "transport": self.lab.transport,
+            "policy_version": POLICY_VERSION,
+        }
+
+    def with_migrations_of(self, lab: LabFile) -> ResolvedLab:
+        """The same lab with the hosts and migrations of another file: what flags settled stays."""
+        update = {"hosts": lab.hosts, "migrations": lab.migrations, "target_tds": lab.target_tds}
+        return replace(self, lab=self.lab.model_copy(update=update))
+
+    def to_text(self) -> str:
+        """The whole of it as JSON, for `from_text`."""
+        facts = {"name": self.name, "deadlines": asdict(self.deadlines), "debug": self.debug}
+        return json.dumps({**facts, "lab": self.lab.model_dump(mode="json", by_alias=True, exclude_none=True)})
+
+    @classmethod
+    def from_text(cls, text: bytes) -> ResolvedLab | None:
+        """What `to_text` wrote; None for anything else, such as what another version of the lab wrote."""
+        try:
+            facts = json.loads(text)
+            lab = LabFile.model_validate(facts["lab"])
+            return cls(lab, require_lab_name(facts["name"]), Deadlines(**facts["deadlines"]), facts["debug"])
+        except (ValueError, KeyError, TypeError, UsageError):
+            return None
+
+    def _host(self, name: str, entry: HostEntry) -> HostPlan:
+        config = HostConfig(
+            name=name,
+            # Paths and wire addresses are the engine's to fill in.
+            control="",
+            migtds=[
+                MigTdConfig(name=each, channel="", vcpus=migtd.vcpus, shared_memory=migtd.shared_memory_mib * _MIB)
+                for each, migtd in entry.migtds.items()
+            ],
+            versions=parse_versions(entry.versions),
+            deadlines=DeadlinesModel(**asdict(self.deadlines)),
+        )
+        migtds = tuple(
+            MigTdPlan(each, name, self.lab.attestation, self.lab.session, self.deadlines, self.debug)
+            for each in entry.migtds
+        )
+        published = sorted(set(_published(self.lab.migrations, name)))
+        reaches = any(
+            migration.source.host == name and migration.destination.external for migration in self.lab.migrations
+        )
+        return HostPlan(
+            name,
+            config,
+            migtds,
+            published_wire_ports=tuple(port for _, port in published),
+            published_wire_address=published[0][0] if published else "127.0.0.1",
+            reaches_outside=reaches,
+        )
+
+
+def resolve(
+    lab: LabFile,
+    *,
+    name: str | None = None,
+    attestation: str | None = None,
+    session: str | None = None,
+    transport: str | None = None,
+    deadline: float | None = None,
+    debug: bool = False,
+) -> ResolvedLab:
+    """Settle a lab: flags win over the file, the file over the defaults.
+
+    Raises UsageError (LAB-NAME-INVALID, LAB-VALUE-UNKNOWN, LAB-COMES-LATER, LAB-USAGE-VALUE-INVALID).
+    """
+    settled = lab.model_copy(
+        update={
+            "attestation": choices.ATTESTATION.require(attestation or lab.attestation),
+            "session": choices.SESSION.require(session or lab.session),
+            "transport": choices.TRANSPORT.require(transport or lab.transport),
+        }
+    )
+    deadlines = Deadlines(**lab.deadlines.model_dump())
+    if deadline is not None:
+        if not 0 < deadline <= MAX_DEADLINE:
+            raise UsageError(failures.USAGE_VALUE_INVALID, f"--deadline {deadline:g}; more than 0, at most a day")
+        deadlines = deadlines.with_all(deadline)
+    return ResolvedLab(settled, resolve_lab_name(name, lab.name), deadlines, debug)
+
+
+def _published(migrations: list[MigrationEntry], host: str) -> Iterator[tuple[str, int]]:
+    for migration in migrations:
+        if migration.source.external is not None and migration.destination.host == host:
+            yield split_address(migration.source.external)
+
+
+def _job(migration: MigrationEntry) -> Job:
+    exclusive = set()
+    if migration.target_td is not None:
+        exclusive.add(f"target-td:{migration.target_td}")
+    port = 0
+    if migration.source.external is not None:
+        port = split_address(migration.source.external)[1]
+        exclusive.add(f"port:{migration.destination.host}:{port}")
+    return Job(
+        source=_party(migration.source),
+        destination=_party(migration.destination),
+        peer=migration.destination.external,
+        listen_port=port,
+        target_td=migration.target_td,
+        exclusive=frozenset(exclusive),
+    )
+
+
+def _party(end: Endpoint) -> Party | None:
+    return Party(end.host, end.migtd) if end.host is not None and end.migtd is not None else None
+
+
+def _fingerprint(hosts: tuple[HostPlan, ...]) -> str:
+    """Of all that a running lab was started from; what its migrations are is no part of it."""
+    facts = [
+        {
+            "config": host.config.model_dump(mode="json"),
+            "migtds": [asdict(migtd) for migtd in host.migtds],
+            "published": [host.published_wire_address, *host.published_wire_ports],
+            "reaches_outside": host.reaches_outside,
+        }
+        for host in hosts
+    ]
+    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]

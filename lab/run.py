@@ -1,0 +1,159 @@
+# SPDX-License-Identifier: BSD-2-Clause-Patent
+"""`up` and `migrate`: from options to a running lab, its migrations, their outcomes and the exit status."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from lab import engines, failures, output
+from lab.engines.base import Engine
+from lab.errors import EngineError, ExitStatus
+from lab.hosts import await_ready, connected
+from lab.interrupts import run_interruptible
+from lab.labfile import LabFile, default_lab, load_lab_file
+from lab.migrations import MigrationRunner
+from lab.names import checkout_path, default_lab_name, resolve_lab_name
+from lab.options import MigrateOptions, UpOptions
+from lab.output import Shown
+from lab.plan import Job, Party, ResolvedLab, resolve
+from lab.progress import Steps, steps
+from lab.state import forget_lab_file, lab_lock, remember_lab_file, remembered_lab_file, state_roots
+
+
+def up(options: UpOptions) -> ExitStatus:
+    """Start or refresh a lab and run its migrations; outcomes on standard output, talk on standard error.
+
+    SUCCESS exactly if every migration succeeded, else NEGATIVE. Raises TaskError if no migration could be started.
+    """
+    return run_interruptible(_up(options))
+
+
+def migrate(options: MigrateOptions) -> ExitStatus:
+    """Run the migrations of a running lab again; output, status and errors as `up`."""
+    return run_interruptible(_migrate(options))
+
+
+@dataclass(frozen=True, slots=True)
+class _Run:
+    """What the migrations of one command need."""
+
+    resolved: ResolvedLab
+    engine: Engine
+    as_json: bool
+
+
+async def _up(options: UpOptions) -> ExitStatus:
+    lab = load_lab_file(options.lab_file) if options.lab_file is not None else default_lab()
+    resolved = resolve(
+        lab,
+        name=options.name,
+        attestation=options.attestation,
+        session=options.session,
+        transport=options.transport,
+        deadline=options.deadline,
+        debug=options.debug,
+    )
+    jobs = resolved.jobs(options.migrations)
+    with steps("starting the lab") as progress:
+        engine = await asyncio.to_thread(engines.choose, options.engine or lab.engine, progress.say)
+        await _start(engine, resolved, progress, keep=options.keep)
+        try:
+            shown = await _run_jobs(_Run(resolved, engine, options.json), jobs, progress)
+        finally:
+            if not options.keep:
+                with lab_lock(_root(), resolved.name):
+                    await _take_down(engine, resolved.name, progress)
+    next_commands = _commands(resolved.name, "migrate", "events", "down") if options.keep else ("./inv up",)
+    return _finish(shown, next_commands, as_json=options.json)
+
+
+async def _migrate(options: MigrateOptions) -> ExitStatus:
+    given = load_lab_file(options.lab_file) if options.lab_file is not None else None
+    name = resolve_lab_name(options.name, given.name if given else None)
+    with steps("looking for the lab") as progress:
+        engine, status = await asyncio.to_thread(engines.find, name, options.engine)
+        resolved = _same_lab(name, given, status.fingerprint)
+        jobs = resolved.jobs(options.migrations)
+        shown = await _run_jobs(_Run(resolved, engine, options.json), jobs, progress)
+    return _finish(shown, _commands(name, "events", "status", "down"), as_json=options.json)
+
+
+async def _start(engine: Engine, resolved: ResolvedLab, progress: Steps, *, keep: bool) -> None:
+    """Let the engine start what the plan says, under the lab's lock."""
+    with lab_lock(_root(), resolved.name):
+        try:
+            await engine.up(resolved.plan(), progress)
+            remember_lab_file(_root(), resolved.name, resolved.to_text())
+        except BaseException:
+            if not keep:
+                await _take_down(engine, resolved.name, progress)
+            raise
+
+
+async def _take_down(engine: Engine, name: str, progress: Steps) -> None:
+    await engine.down(name, progress)
+    forget_lab_file(_root(), name)
+
+
+async def _run_jobs(run: _Run, jobs: Sequence[Job], progress: Steps) -> list[Shown]:
+    """Connect to the hosts, run the jobs, and print each document as it comes if JSON was asked for."""
+    name = run.resolved.name
+    shown: list[Shown] = []
+    async with connected(run.engine, name, list(run.resolved.lab.hosts)) as hosts:
+        await await_ready(run.engine, name, hosts, progress)
+        if jobs:
+            progress(f"running {len(jobs)} migration{'s' if len(jobs) > 1 else ''}")
+        runner = MigrationRunner(run.resolved, run.engine.name, hosts, monotonic=time.monotonic, say=progress.say)
+        async for job, outcome in runner.run(jobs):
+            shown.append(Shown(outcome, _called(job.source), _called(job.destination)))
+            progress.say(output.one_line(shown[-1]))
+            if run.as_json:
+                sys.stdout.write(outcome.model_dump_json(by_alias=True) + "\n")
+                sys.stdout.flush()
+    return sorted(shown, key=lambda each: each.outcome.request_id)
+
+
+def _finish(shown: list[Shown], next_commands: Sequence[str], *, as_json: bool) -> ExitStatus:
+    """Show what people see at the end, and give the exit status."""
+    if as_json:
+        if any(each.outcome.attestation == "accept-all" for each in shown):
+            sys.stderr.write("\n".join(("", *output.BANNER, "")))
+    else:
+        output.show_outcomes(output.console(), shown, next_commands)
+    return ExitStatus.SUCCESS if all(each.outcome.success for each in shown) else ExitStatus.NEGATIVE
+
+
+def _same_lab(name: str, given: LabFile | None, fingerprint: str) -> ResolvedLab:
+    """The lab that is running: from the file given, the one that `up` was given, or the default lab.
+
+    Raises EngineError (LAB-DIFFERS) if none of them is what was started.
+    """
+    remembered = ResolvedLab.from_text(remembered_lab_file(_root(), name) or b"")
+    if given is not None:
+        candidates = [resolve(given, name=name), *([remembered.with_migrations_of(given)] if remembered else [])]
+    else:
+        candidates = [*([remembered] if remembered else []), resolve(default_lab(), name=name)]
+    for candidate in candidates:
+        if candidate.plan().fingerprint == fingerprint:
+            return candidate
+    raise EngineError(failures.DIFFERS, name)
+
+
+def _commands(name: str, *tasks: str) -> tuple[str, ...]:
+    """Tasks as they are typed; the name only where it is not this checkout's own."""
+    suffix = "" if name == default_lab_name(checkout_path()) else f" --name {name}"
+    return tuple(f"./inv {task}{suffix}" for task in tasks)
+
+
+def _called(party: Party | None) -> str:
+    return f"{party.host}/{party.migtd}" if party else "external"
+
+
+def _root() -> Path:
+    return state_roots(os.environ)[0]
