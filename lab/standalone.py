@@ -1,0 +1,175 @@
+# SPDX-License-Identifier: BSD-2-Clause-Patent
+"""The stand-alone mode: a MigTD and its host in one process, one side of one migration (design.md, contract 3).
+
+The same core and the same VMM as in a lab, joined by an in-process channel instead of a socket; the wire is TCP as in
+ghci-ratls.md 4. The other side may be a second such process, a lab's external peer, or the reference's binary.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import signal
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict
+from typing import Final, TextIO
+
+import structlog
+
+from lab import failure_text
+from lab.outcome import Outcome, join
+from lab.output import Shown, console, full_table
+from lab.standalone_options import POLICY_VERSION, StandaloneOptions, parse
+from migtd.choices import attestation_choice, session_factory
+from migtd.errors import LabFailure, MigrationResult, MigTDError
+from migtd.guest.emulated import ChannelObserver, emulated_guest
+from migtd.td import serve
+from vmm_stub.vmm.control.models import (
+    DeadlinesModel,
+    HostConfig,
+    MigrationModel,
+    MigrationRequest,
+    MigTdConfig,
+    Role,
+    TargetTdRequest,
+    VersionRangeModel,
+)
+from vmm_stub.vmm.host import make_vmm
+from vmm_stub.vmm.in_process import InProcessChannel
+from vmm_stub.vmm.vmm import Vmm
+
+NAME: Final = "stand-alone"
+"""Lab and engine in the outcome of this mode."""
+_log: Final = structlog.get_logger()
+
+
+def run(arguments: Sequence[str], environment: Mapping[str, str]) -> int:
+    """Run one side and return the exit status: the MigrationResult, 1 for wrong usage.
+
+    The outcome goes to standard output (a table, or one JSON document with `--json`), the log to standard error or to
+    the file that MIGTD_LOG_FILE names.
+    """
+    as_json = "--json" in arguments
+    try:
+        options = parse(arguments, environment)
+        with _log_output(options) as output:
+            _log_to(output)
+            outcome = asyncio.run(_migrate(options))
+    except LabFailure as error:
+        if as_json:
+            print(failure_text.document(error))  # noqa: T201 - this is the answer
+        sys.stderr.write(failure_text.lines(error) + "\n")
+        # Of a usage error nothing but the status 1 is known: MigrationResult InvalidParameter.
+        return int(error.result if isinstance(error, MigTDError) else MigrationResult.InvalidParameter)
+    _show(outcome, as_json=as_json)
+    side = outcome.source or outcome.destination
+    # A MigTD that died without a report has no code; it could not do its work.
+    return int(MigrationResult.InitializationError) if side is None or side.code is None else side.code
+
+
+async def _migrate(options: StandaloneOptions) -> Outcome:
+    """Start host and MigTD, run the migration, and give the outcome of this side."""
+    attestation, session = attestation_choice(options.attestation), session_factory(options.session)
+    config = _host_config(options)
+    vmm = make_vmm(config)
+    migtd = config.migtds[0].name
+    channel = InProcessChannel(vmm.migtd(migtd))
+    guest = emulated_guest(channel, options.configuration)
+    serving = asyncio.create_task(
+        serve(guest, attestation, session, options.deadlines, ChannelObserver(channel)), name="migtd"
+    )
+    try:
+        model = await _run_one(vmm, migtd, options, serving)
+    finally:
+        serving.cancel()
+        await asyncio.wait({serving})
+        channel.close()
+        await vmm.stop()
+        vmm.history.close()
+    source, destination = (model, None) if options.role is Role.SOURCE else (None, model)
+    return join(
+        source,
+        destination,
+        duration_ms=model.duration_ms or 0.0,
+        lab=NAME,
+        engine=NAME,
+        attestation=options.attestation,
+        session=options.session,
+        transport="vmcall-raw",
+        request_id=options.request_id,
+        policy_version=POLICY_VERSION,
+    )
+
+
+async def _run_one(vmm: Vmm, migtd: str, options: StandaloneOptions, serving: asyncio.Task[None]) -> MigrationModel:
+    """The one migration of this process, once it ended. Raises what the MigTD's start failed with."""
+    ready = asyncio.create_task(vmm.ready(options.deadlines.call))
+    await asyncio.wait({ready, serving}, return_when=asyncio.FIRST_COMPLETED)
+    ready.cancel()
+    if serving.done():
+        serving.result()
+    target = options.target
+    vmm.create_target_td(TargetTdRequest(migtd=migtd, uuid=target.uuid, binding_handle=target.binding_handle))
+    is_source = options.role is Role.SOURCE
+    migration = await vmm.start_migration(
+        MigrationRequest(
+            migtd=migtd,
+            role=options.role,
+            request_id=options.request_id,
+            uuid=target.uuid,
+            binding_handle=target.binding_handle,
+            peer=f"{options.peer_address}:{options.port}" if is_source else None,
+            listen_port=0 if is_source else options.port,
+        )
+    )
+    if is_source:
+        _log.info("connecting", address=f"{options.peer_address}:{options.port}")
+    elif (address := migration.model().address) is not None:
+        _log.info("listening", address=address)
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        # Cancelled as a VMM cancels: the MigTD reports VmmCanceled, and the peer sees the end of the stream.
+        loop.add_signal_handler(number, migration.cancel)
+    await migration.ended.wait()
+    return migration.model()
+
+
+def _host_config(options: StandaloneOptions) -> HostConfig:
+    """A host that nobody reaches but over the wire."""
+    return HostConfig(
+        name=NAME,
+        migtds=[MigTdConfig(name=options.role.value, channel="")],
+        control="",
+        wire_address=options.peer_address if options.role is Role.DESTINATION else "127.0.0.1",
+        wire_name=options.peer_address,
+        versions=VersionRangeModel(minimum=options.versions.minimum, maximum=options.versions.maximum),
+        deadlines=DeadlinesModel(**asdict(options.deadlines)),
+    )
+
+
+def _show(outcome: Outcome, *, as_json: bool) -> None:
+    if as_json:
+        print(outcome.model_dump_json(by_alias=True))  # noqa: T201 - this is the answer
+    else:
+        console().print(full_table(Shown(outcome, "source", "destination")))
+
+
+@contextlib.contextmanager
+def _log_output(options: StandaloneOptions) -> Iterator[TextIO]:
+    if options.log_file is None:
+        yield sys.stderr
+        return
+    with options.log_file.open("a", encoding="utf-8") as file:
+        yield file
+
+
+def _log_to(output: TextIO) -> None:
+    structlog.configure(
+        processors=[
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            structlog.dev.ConsoleRenderer(colors=False, exception_formatter=structlog.dev.plain_traceback),
+        ],
+        logger_factory=structlog.PrintLoggerFactory(output),
+    )

@@ -1,0 +1,199 @@
+# SPDX-License-Identifier: BSD-2-Clause-Patent
+"""Command line and environment of the stand-alone mode (design.md, contract 3; ghci-ratls.md 9).
+
+Flags and variables of the reference's emulation mode keep their names, short forms and defaults; the others are ours.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, NoReturn
+
+from lab import failures
+from lab.errors import UsageError
+from migtd.deadlines import Deadlines
+from migtd.guest.configuration import FileConfiguration
+from migtd.guest.interfaces import TargetTd, Uuid
+from migtd.migration.data import VersionRange
+from vmm_stub.vmm.control.models import Role
+
+_ROLES: Final = {
+    "source": Role.SOURCE,
+    "src": Role.SOURCE,
+    "destination": Role.DESTINATION,
+    "dst": Role.DESTINATION,
+    "target": Role.DESTINATION,
+}
+POLICY_VERSION: Final = 1
+"""The only one so far."""
+_U64: Final = 1 << 64
+_U16: Final = 1 << 16
+_LATER: Final = ("quote_file", "collateral_file", "azure_binding", "lab_dir")
+"""Flags of contract 3 that mean something only to modes which are not there yet."""
+
+
+@dataclass(frozen=True, slots=True)
+class StandaloneOptions:
+    """One side of one migration in one process."""
+
+    role: Role
+    request_id: int
+    target: TargetTd
+    peer_address: str
+    port: int
+    attestation: str
+    session: str
+    versions: VersionRange
+    deadlines: Deadlines
+    configuration: FileConfiguration
+    log_file: Path | None
+    json: bool
+
+
+class _Parser(argparse.ArgumentParser):
+    """Raises instead of leaving, so that a wrong flag ends like every other wrong input."""
+
+    def error(self, message: str) -> NoReturn:
+        raise UsageError(failures.STANDALONE_USAGE, message)
+
+
+def parse(arguments: Sequence[str], environment: Mapping[str, str]) -> StandaloneOptions:
+    """Read the command line, and the environment for what it leaves out.
+
+    Raises UsageError with an id; `--help` prints and leaves with status 0, as argparse does.
+    """
+    given = _parser().parse_args(arguments)
+    for name in _LATER:
+        if getattr(given, name) is not None:
+            flag = "--" + name.replace("_", "-")
+            raise UsageError(failures.STANDALONE_LATER, f"{flag} with --attestation {given.attestation}")
+    if given.operation != "migration":
+        raise UsageError(failures.STANDALONE_LATER, f"--operation {given.operation}")
+    chain = _file(given.policy_issuer_chain_file, environment, "MIGTD_POLICY_ISSUER_CHAIN_FILE")
+    if (given.policy_version or (2 if chain else 1)) != POLICY_VERSION:
+        raise UsageError(failures.STANDALONE_LATER, "policy version 2")
+    log_file = environment.get("MIGTD_LOG_FILE")
+    deadlines = Deadlines()
+    return StandaloneOptions(
+        role=_ROLES[given.role],
+        request_id=given.request_id,
+        target=TargetTd(given.binding, given.uuid),
+        peer_address=given.dest_ip,
+        port=given.dest_port,
+        attestation=given.attestation,
+        session=given.session,
+        versions=given.versions,
+        deadlines=deadlines if given.deadline is None else deadlines.with_all(given.deadline),
+        configuration=FileConfiguration(
+            _file(given.policy_file, environment, "MIGTD_POLICY_FILE"),
+            _file(given.root_ca_file, environment, "MIGTD_ROOT_CA_FILE"),
+            None,
+        ),
+        log_file=Path(log_file) if log_file else None,
+        json=given.json,
+    )
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(
+        prog="migtd",
+        description="One MigTD and its host in one process: one side of a migration over TCP.",
+        epilog="Exit status: the MigrationResult (0 Success … 255 InitializationError); 1 also for wrong usage.",
+        allow_abbrev=False,
+    )
+    parser.add_argument("--role", "-m", required=True, choices=sorted(_ROLES), help="side of the migration")
+    parser.add_argument("--request-id", "-r", type=_request_id, default=1, metavar="N", help="migration request id (1)")
+    parser.add_argument(
+        "--operation", "-o", default="migration", choices=["migration", "rebind-prepare", "rebind-finalize"]
+    )
+    parser.add_argument(
+        "--uuid", "-u", nargs=4, type=_u64, action=_UuidAction, default=(1, 2, 3, 4), metavar=("U1", "U2", "U3", "U4"),
+        help="UUID of the target TD as 4 x u64 (1 2 3 4)",
+    )  # fmt: skip
+    parser.add_argument("--binding", "-b", type=_u64, default=0x1234, metavar="HANDLE", help="binding handle (0x1234)")
+    parser.add_argument("--dest-ip", "-d", default="127.0.0.1", metavar="HOST", help="destination's address")
+    parser.add_argument("--dest-port", "-t", type=_port, default=8001, metavar="PORT", help="its port (8001)")
+    parser.add_argument("--attestation", default="accept-all", metavar="MODE", help="attestation mode (accept-all)")
+    parser.add_argument("--session", default="ra-tls", metavar="PROTOCOL", help="session protocol (ra-tls)")
+    parser.add_argument("--policy-file", metavar="FILE", help="policy (environment: MIGTD_POLICY_FILE)")
+    parser.add_argument("--root-ca-file", metavar="FILE", help="SGX root CA, DER (MIGTD_ROOT_CA_FILE)")
+    parser.add_argument("--policy-issuer-chain-file", metavar="FILE", help="PEM (MIGTD_POLICY_ISSUER_CHAIN_FILE)")
+    parser.add_argument("--policy-version", type=int, choices=[1, 2], help="2 if an issuer chain is given, else 1")
+    parser.add_argument("--quote-file", metavar="FILE", help="captured quote (MOCK_QUOTE_FILE)")
+    parser.add_argument("--collateral-file", metavar="FILE", help="collateral for policy v1")
+    parser.add_argument(
+        "--versions", type=_versions, default=VersionRange(0, 1), metavar="MIN..MAX",
+        help="migration versions of this platform (0..1: meets a peer with 1..1, and one with 0..0)",
+    )  # fmt: skip
+    parser.add_argument("--deadline", type=_seconds, metavar="SECONDS", help="for every wait for the peer (60)")
+    parser.add_argument("--azure-binding", choices=["required", "if-present"], help="for the Azure modes")
+    parser.add_argument("--lab-dir", metavar="DIR", help="what two processes must share or keep")
+    parser.add_argument("--json", action="store_true", help="print the outcome as one JSON document")
+    return parser
+
+
+class _UuidAction(argparse.Action):
+    """Keeps the four numbers as a tuple."""
+
+    def __call__(
+        self,
+        parser: argparse.ArgumentParser,  # noqa: ARG002 - argparse's signature
+        namespace: argparse.Namespace,
+        values: object,
+        option_string: str | None = None,  # noqa: ARG002 - argparse's signature
+    ) -> None:
+        if not isinstance(values, list):
+            raise argparse.ArgumentError(self, "four numbers expected")
+        first, second, third, fourth = values
+        uuid: Uuid = (first, second, third, fourth)
+        setattr(namespace, self.dest, uuid)
+
+
+def _file(flag: str | None, environment: Mapping[str, str], variable: str) -> Path | None:
+    named = flag or environment.get(variable)
+    return Path(named) if named else None
+
+
+def _number(text: str, limit: int) -> int:
+    try:
+        value = int(text, 0)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is no number") from None
+    if not 0 <= value < limit:
+        raise argparse.ArgumentTypeError(f"{text} is out of range")
+    return value
+
+
+def _u64(text: str) -> int:
+    return _number(text, _U64)
+
+
+def _request_id(text: str) -> int:
+    return _number(text, 1 << 62)
+
+
+def _port(text: str) -> int:
+    return _number(text, _U16)
+
+
+def _seconds(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is no number of seconds") from None
+    if not 0 < value <= 86400:  # noqa: PLR2004 - a day
+        raise argparse.ArgumentTypeError(f"{text} is out of range")
+    return value
+
+
+def _versions(text: str) -> VersionRange:
+    low, dots, high = text.partition("..")
+    if not dots:
+        raise argparse.ArgumentTypeError(f"{text!r} is not MIN..MAX")
+    versions = VersionRange(_number(low, _U16), _number(high, _U16))
+    if versions.minimum > versions.maximum:
+        raise argparse.ArgumentTypeError(f"{text} is not ordered")
+    return versions
