@@ -1,0 +1,71 @@
+# SPDX-License-Identifier: BSD-2-Clause-Patent
+"""Generated text in docs/: the table of modes and checks, and the failure catalogue. Tests compare docs with code."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Final
+
+from lab import failures as lab_failures
+from lab.names import checkout_path
+from migtd import failures as migtd_failures
+from migtd.attestation import accept_all
+from migtd.checks import CheckName
+from migtd.errors import FailureKind
+from vmm_stub import failures as vmm_failures
+
+MODES: Final[Mapping[str, Mapping[CheckName, str]]] = {accept_all.AcceptAll.name: accept_all.SKIPS}
+"""Each attestation mode of this version with the checks that it cannot make."""
+
+_CATALOGUES: Final = (
+    ("The MigTD", migtd_failures.catalogue()),
+    ("The emulated host", vmm_failures.catalogue()),
+    ("The lab and its tasks", lab_failures.catalogue()),
+)
+_BEGIN: Final = "<!-- generated: checks -->"
+_END: Final = "<!-- end of generated text -->"
+
+
+def documents() -> dict[str, str]:
+    """The text of each file with generated parts, by its path in the checkout."""
+    emulation = "docs/emulation.md"
+    present = (checkout_path() / emulation).read_text(encoding="utf-8")
+    return {"docs/failures.md": _catalogue(), emulation: _replace(present, _checks())}
+
+
+def _checks() -> str:
+    head = ["check", *MODES]
+    rows = [[f"`{check.value}`", *(_cell(skips.get(check)) for skips in MODES.values())] for check in CheckName]
+    return _table(head, rows)
+
+
+def _cell(reason: str | None) -> str:
+    return "made" if reason is None else f"skipped: {reason.partition(': ')[2] or reason}"
+
+
+def _catalogue() -> str:
+    parts = [
+        "# Failures",
+        "Every failure has a stable id. This page is generated from the `failures.py` of each package.",
+    ]
+    for title, kinds in _CATALOGUES:
+        parts.append(f"## {title}")
+        parts.append(_table(["id", "what is wrong", "what to do"], (_row(kind) for kind in kinds.values())))
+    return "\n\n".join(parts) + "\n"
+
+
+def _row(kind: FailureKind) -> list[str]:
+    return [f"`{kind.id}`", kind.summary, kind.advice]
+
+
+def _table(head: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
+    lines = [list(head)]
+    lines.append(["---"] * len(lines[0]))
+    lines.extend([cell.replace("|", "\\|") for cell in row] for row in rows)
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def _replace(text: str, generated: str) -> str:
+    before, _, rest = text.partition(_BEGIN)
+    _, _, after = rest.partition(_END)
+    return f"{before}{_BEGIN}\n{generated}\n{_END}{after}"
