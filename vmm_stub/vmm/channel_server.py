@@ -1,0 +1,105 @@
+# SPDX-License-Identifier: BSD-2-Clause-Patent
+"""The host's end of one MigTD's vmcall channel: a listening SOCK_SEQPACKET socket, a shared memory file (channel.py).
+
+One TD at a time; whoever connects meanwhile waits. Each connection is a new TD with a shared memory file of its own,
+which is there before the connection is accepted.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import mmap
+import os
+import socket
+from pathlib import Path
+from typing import Final
+
+import structlog
+
+from migtd.guest.channel import (
+    SHARED_MEMORY_NAME,
+    SOCKET_NAME,
+)
+from vmm_stub import failures
+from vmm_stub.vmm.channel_connection import TdConnection
+from vmm_stub.vmm.errors import AddressInvalid, MigTdLost
+from vmm_stub.vmm.managed_migtd import ManagedMigTd
+from vmm_stub.vmm.unix_socket import bind_private
+
+_BACKLOG: Final = 8
+
+_log: Final = structlog.get_logger()
+
+
+class ChannelServer:
+    """Serves the channel of one MigTD in the folder that its configuration names, from `start` to `stop`."""
+
+    def __init__(self, migtd: ManagedMigTd) -> None:
+        self._migtd = migtd
+        self._directory = Path(migtd.config.channel)
+        self._listening: socket.socket | None = None
+        self._memory: mmap.mmap | None = None
+        self._connection: TdConnection | None = None
+
+    def start(self) -> None:
+        """Make the folder, the shared memory and the socket (mode 0600). Needs a running event loop.
+
+        A socket left over from another run is removed. Raises AddressInvalid (VMM-CHANNEL-ADDRESS).
+        """
+        path = self._directory / SOCKET_NAME
+        try:
+            self._directory.mkdir(parents=True, exist_ok=True)
+            self._memory = self._make_memory()
+            listening = bind_private(path, socket.SOCK_SEQPACKET)
+            listening.listen(_BACKLOG)
+        except OSError as error:
+            raise AddressInvalid(failures.CHANNEL_ADDRESS, f"{path}: {error.strerror or error}") from error
+        self._listening = listening
+        self._accept_next()
+
+    def stop(self) -> None:
+        """End the TD and remove what `start` made."""
+        if self._listening is not None:
+            asyncio.get_running_loop().remove_reader(self._listening)
+            self._listening.close()
+            self._listening = None
+        if self._connection is not None:
+            self._connection.end(MigTdLost(failures.HOST_STOPPED))
+        for name in (SOCKET_NAME, SHARED_MEMORY_NAME):
+            (self._directory / name).unlink(missing_ok=True)
+
+    def _make_memory(self) -> mmap.mmap:
+        """A new file for each TD: what an earlier one still has mapped is another file."""
+        path = self._directory / SHARED_MEMORY_NAME
+        path.unlink(missing_ok=True)
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        try:
+            os.ftruncate(descriptor, self._migtd.config.shared_memory)
+            return mmap.mmap(descriptor, self._migtd.config.shared_memory)
+        finally:
+            os.close(descriptor)
+
+    def _accept_next(self) -> None:
+        if self._listening is not None:
+            asyncio.get_running_loop().add_reader(self._listening, self._accept)
+
+    def _accept(self) -> None:
+        if self._listening is None:
+            return
+        try:
+            self._memory = self._memory or self._make_memory()
+            accepted, _ = self._listening.accept()
+        except BlockingIOError:
+            return  # whoever wanted to connect has given up
+        except OSError as error:
+            # Without memory there is no TD. Whoever waits is told so by the end of its connection.
+            _log.error("a TD cannot be made", migtd=self._migtd.name, detail=str(error))
+            self.stop()
+            return
+        asyncio.get_running_loop().remove_reader(self._listening)
+        memory, self._memory = self._memory, None
+        self._connection = TdConnection(self._migtd, accepted, memory, self._ended)
+
+    def _ended(self) -> None:
+        self._connection = None
+        self._accept_next()
