@@ -87,8 +87,10 @@ async def test_version_ranges_without_common_version_end_in_invalid_parameter_an
 
 @pytest.mark.engine
 async def test_a_peer_that_says_nothing_ends_in_network_error_within_the_deadline():
-    async def silent(reader, _writer):
+    async def silent(reader, writer):
         await reader.read()
+        writer.close()
+        await writer.wait_closed()
 
     server = await asyncio.start_server(silent, "127.0.0.1", 0)
     port = str(server.sockets[0].getsockname()[1])
@@ -117,6 +119,7 @@ async def test_a_hostile_peer_gets_its_migration_result(sent, code):
         writer.write(sent)
         await writer.drain()
         writer.close()
+        await writer.wait_closed()
 
     server = await asyncio.start_server(hostile, "127.0.0.1", 0)
     port = str(server.sockets[0].getsockname()[1])
