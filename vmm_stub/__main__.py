@@ -7,6 +7,7 @@ Exit status: 0 success, 1 the host could not start or be reached, 2 usage or con
 from __future__ import annotations
 
 import argparse
+import math
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -49,8 +50,15 @@ def _parser() -> argparse.ArgumentParser:
     config.add_argument("--config-json", metavar="TEXT", help="configuration as JSON text")
     stdio = commands.add_parser("control-stdio", help="join standard input and output to a host's control socket")
     stdio.add_argument("--control", metavar="PATH", required=True, help="the control socket")
-    stdio.add_argument("--wait", metavar="SECONDS", type=float, default=0.0, help="how long the host has to open it")
+    stdio.add_argument("--wait", metavar="SECONDS", type=_seconds, default=0.0, help="how long the host has to open it")
     return parser
+
+
+def _seconds(text: str) -> float:
+    seconds = float(text)
+    if not 0 <= seconds < math.inf:
+        raise ValueError(text)
+    return seconds
 
 
 def _config_text(options: argparse.Namespace) -> str:

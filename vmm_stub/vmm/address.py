@@ -17,6 +17,7 @@ def parse_address(text: str) -> tuple[str, int]:
         raise ValueError(f"{text!r}: an IPv6 address stands in brackets")
     if not separator or not host or not (port.isascii() and port.isdecimal()) or not 0 < int(port) <= _MAX_PORT:
         raise ValueError(f"{text!r} is not host:port")
+    host.encode("idna")  # what the resolver does first; UnicodeError is a ValueError
     return host, int(port)
 
 

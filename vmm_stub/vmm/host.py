@@ -4,53 +4,18 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import signal
-import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
 import structlog
 
-from migtd.deadlines import Deadlines
-from migtd.migration.data import VersionRange
-from vmm_stub.tdx_module.module import TdxModule
-from vmm_stub.tdx_module.platform import Platform
 from vmm_stub.vmm.channel_server import ChannelServer
 from vmm_stub.vmm.control.models import HostConfig
 from vmm_stub.vmm.control.server import ControlServer
-from vmm_stub.vmm.history import History
-from vmm_stub.vmm.migration import MigrationSettings
-from vmm_stub.vmm.vmm import Vmm
+from vmm_stub.vmm.factory import make_vmm
 
 _log: Final = structlog.get_logger()
-
-
-def make_vmm(
-    config: HostConfig,
-    *,
-    random: Callable[[int], bytes] = os.urandom,
-    clock: Callable[[], float] = time.time,
-    monotonic: Callable[[], float] = time.monotonic,
-) -> Vmm:
-    """The VMM of a host with a TDX module on a platform of its own. Raises HistoryFileError."""
-    versions = VersionRange(config.versions.minimum, config.versions.maximum)
-    settings = MigrationSettings(
-        wire_address=config.wire_address,
-        wire_name=config.wire_name,
-        deadlines=Deadlines(**config.deadlines.model_dump()),
-        log_level=config.log_level,
-        clock=clock,
-        monotonic=monotonic,
-    )
-    return Vmm(
-        config.name,
-        config.migtds,
-        tdx_module=TdxModule(Platform.generate(random), versions, random),
-        settings=settings,
-        history=History(config.name, clock, Path(config.history) if config.history else None),
-    )
 
 
 class Host:

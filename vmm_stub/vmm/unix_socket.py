@@ -13,10 +13,11 @@ _OTHERS = 0o177
 def bind_private(path: Path, kind: socket.SocketKind) -> socket.socket:
     """A non-blocking socket bound to `path` with mode 0600. Its folder is made, a socket left over is removed.
 
-    Raises OSError.
+    Raises OSError, also if something else than a socket is there.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.unlink(missing_ok=True)
+    if path.is_socket():
+        path.unlink()
     bound = socket.socket(socket.AF_UNIX, kind)
     # The mask, not a later chmod: there must be no moment in which others can connect.
     mask = os.umask(_OTHERS)

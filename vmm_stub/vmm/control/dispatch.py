@@ -13,13 +13,15 @@ from pydantic import BaseModel, ValidationError
 from migtd.errors import LabFailure
 from vmm_stub import failures
 from vmm_stub.vmm.control.models import Problem
-from vmm_stub.vmm.control.routes import Answer, Call, Json, NoSuchMethod, NoSuchPath, find_route
+from vmm_stub.vmm.control.route import Answer, Call, Json
+from vmm_stub.vmm.control.routes import NoSuchMethod, NoSuchPath, find_route
 from vmm_stub.vmm.errors import Conflict, Invalid, NotKnown, VmmError, error_model
 from vmm_stub.vmm.vmm import Vmm
 
 _STATUS: Final[Mapping[type[LabFailure], int]] = {Invalid: 400, NotKnown: 404, Conflict: 409}
 _INTERNAL: Final = 500
 _MAX_DETAILS: Final = 8
+_MAX_PARAMETERS: Final = 16
 _log: Final = structlog.get_logger()
 M = TypeVar("M", bound=BaseModel)
 
@@ -32,11 +34,11 @@ def problem(status: int, failure: LabFailure) -> Json:
 async def dispatch(vmm: Vmm, method: str, target: str, body: bytes) -> Answer:
     """Answer one request. `target` is path and query as they stand in the request line. Never raises."""
     try:
-        parts = urlsplit(target)
-        route, parameters = find_route(method, parts.path)
+        path, query = _split(target)
+        route, parameters = find_route(method, path)
         call = Call(
             path=_check(route.path_model, parameters, "path"),
-            query=_check(route.query, _query(parts.query), "query"),
+            query=_check(route.query, _query(query), "query"),
             body=_check_json(route.body, body) if route.body is not None else None,
         )
         return await route.handler(vmm, call)
@@ -51,8 +53,20 @@ async def dispatch(vmm: Vmm, method: str, target: str, body: bytes) -> Answer:
         return problem(_INTERNAL, VmmError(failures.API_INTERNAL))
 
 
+def _split(target: str) -> tuple[str, str]:
+    """Path and query of a request target."""
+    try:
+        parts = urlsplit(target)
+    except ValueError as error:
+        raise Invalid(failures.API_INVALID, f"target: {error}") from error
+    return parts.path, parts.query
+
+
 def _query(text: str) -> dict[str, str]:
-    pairs = parse_qsl(text, keep_blank_values=True, max_num_fields=16)
+    try:
+        pairs = parse_qsl(text, keep_blank_values=True, max_num_fields=_MAX_PARAMETERS)
+    except ValueError as error:
+        raise Invalid(failures.API_INVALID, f"query: {error}") from error
     names = [name for name, _ in pairs]
     if len(set(names)) != len(names):
         raise Invalid(failures.API_INVALID, "query: a parameter is given twice")

@@ -80,6 +80,15 @@ class HostConfig(Model):
     """Level asked for by EnableLogArea; a MigTD never goes above info unless started for debugging."""
     history: str | None = Field(default=None, description="file that gets the history as JSON lines, besides the API")
 
+    @model_validator(mode="after")
+    def _names_and_channels_unique(self) -> HostConfig:
+        for key in ("name", "channel"):
+            # A plan leaves the channels empty until its engine knows where they live.
+            values = [value for each in self.migtds if (value := getattr(each, key))]
+            if len(set(values)) != len(values):
+                raise ValueError(f"two MigTDs have the same {key}")
+        return self
+
 
 class TargetTdRequest(Model):
     """Create a target TD on this host and bind a MigTD to it."""

@@ -10,7 +10,7 @@ from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
 from vmm_stub.vmm.control.models import Problem
-from vmm_stub.vmm.control.routes import Route
+from vmm_stub.vmm.control.route import Route
 
 VERSION: Final = "1"
 _REF: Final = "#/components/schemas/{model}"

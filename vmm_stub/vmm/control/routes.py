@@ -7,67 +7,16 @@ The server looks requests up here, and the OpenAPI document is made from it.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
-from dataclasses import dataclass, field
-from typing import Annotated, Any, Final, TypeAlias
+from typing import Final
 from urllib.parse import unquote
 
-from pydantic import Field, JsonValue, RootModel
+from pydantic import JsonValue, RootModel
 
-from vmm_stub.vmm.control.models import (
-    Health,
-    MigrationModel,
-    MigrationRequest,
-    Model,
-    Name,
-    TargetTdModel,
-    TargetTdRequest,
-)
+from vmm_stub.vmm.control.models import Health, MigrationModel, MigrationRequest, TargetTdModel, TargetTdRequest
+from vmm_stub.vmm.control.openapi import document
+from vmm_stub.vmm.control.parameters import EventsQuery, HealthQuery, LogsQuery, MigrationPath, OutcomeQuery
+from vmm_stub.vmm.control.route import Answer, Call, Json, Lines, Route
 from vmm_stub.vmm.vmm import Vmm
-
-Wait: TypeAlias = Annotated[float, Field(ge=0, le=3600, description="seconds")]
-Follow: TypeAlias = Annotated[int, Field(ge=0, le=1, description="1: go on with what comes until the client ends it")]
-MAX_SEQUENCE: Final = 2**63 - 1
-
-
-class NoQuery(Model):
-    """No query parameters."""
-
-
-class HealthQuery(Model):
-    """Wait at most so long for the host to be ready."""
-
-    wait: Wait = 0.0
-
-
-class OutcomeQuery(Model):
-    """Wait at most so long for the migration to end."""
-
-    timeout: Wait = 0.0
-
-
-class EventsQuery(Model):
-    """Which events: those with a sequence number above `after`."""
-
-    after: Annotated[int, Field(ge=0, le=MAX_SEQUENCE)] = 0
-    follow: Follow = 0
-
-
-class LogsQuery(Model):
-    """Which entries: those still held, and with `follow` those to come."""
-
-    follow: Follow = 0
-
-
-class NoPath(Model):
-    """No path parameters."""
-
-
-class MigrationPath(Model):
-    """Which migration."""
-
-    migtd: Name
-    request_id: Annotated[int, Field(ge=0, lt=2**62)]
 
 
 class Migrations(RootModel[list[MigrationModel]]):
@@ -82,53 +31,7 @@ class OpenApi(RootModel[dict[str, JsonValue]]):
     """An OpenAPI 3.1 document."""
 
 
-@dataclass(frozen=True, slots=True)
-class Json:
-    """An answer with a JSON body."""
-
-    status: int
-    body: Model | RootModel[Any]
-
-
-@dataclass(frozen=True, slots=True)
-class Lines:
-    """An answer of JSON lines, in batches of whole lines, for as long as there are any."""
-
-    batches: AsyncGenerator[bytes, None]
-
-
-Answer: TypeAlias = Json | Lines
-
-
-@dataclass(frozen=True, slots=True)
-class Call:
-    """One request: parameters and body already checked against the route's models."""
-
-    path: Any
-    query: Any
-    body: Any
-
-
-@dataclass(frozen=True, slots=True)
-class Route:
-    """One method on one path. `answers` are the models by status of what it gives; None stands for JSON lines."""
-
-    method: str
-    path: str
-    name: str
-    summary: str
-    handler: Callable[[Vmm, Call], Awaitable[Answer]]
-    answers: Mapping[int, type[Model | RootModel[Any]] | None]
-    path_model: type[Model] = NoPath
-    query: type[Model] = NoQuery
-    body: type[Model] | None = None
-    problems: Mapping[int, str] = field(default_factory=dict)
-
-
 async def _openapi(_vmm: Vmm, _call: Call) -> Answer:
-    # Imported here: the document is made of the table in this module.
-    from vmm_stub.vmm.control.openapi import document  # noqa: PLC0415
-
     return Json(200, OpenApi(document(ROUTES)))
 
 
@@ -174,17 +77,18 @@ async def _cancel(vmm: Vmm, call: Call) -> Answer:
 
 
 async def _events(vmm: Vmm, call: Call) -> Answer:
-    return Lines(vmm.history.follow(call.query.after, forever=bool(call.query.follow)))
+    follows = bool(call.query.follow)
+    return Lines(vmm.history.follow(call.query.after, forever=follows), follows)
 
 
 async def _logs(vmm: Vmm, call: Call) -> Answer:
-    return Lines(vmm.logs.follow(forever=bool(call.query.follow)))
+    follows = bool(call.query.follow)
+    return Lines(vmm.logs.follow(forever=follows), follows)
 
 
 _MIGRATION: Final = "/v1/migrations/{migtd}/{request_id}"
 _INVALID: Final = {400: "body, query or path is invalid"}
 _UNKNOWN: Final = {404: "no such MigTD or migration"}
-
 _REFUSED: Final = {409: "not in the state that the host is in"}
 
 ROUTES: Final = (

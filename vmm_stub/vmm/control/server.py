@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import ipaddress
 import socket
 from pathlib import Path
@@ -20,6 +21,8 @@ from vmm_stub.vmm.vmm import Vmm
 
 MAX_CONNECTIONS: Final = 128
 """Clients at a time; more are dropped."""
+FLUSH_TIMEOUT: Final = 30.0
+"""Seconds that a client has to take the last answer on a connection that the host ends."""
 _LOOPBACK_NAMES: Final = {"localhost"}
 _log: Final = structlog.get_logger()
 
@@ -55,6 +58,8 @@ class ControlServer:
             task.cancel()
         if self._clients:
             await asyncio.wait(self._clients)
+        # One turn of the event loop, in which the transports let go of their sockets.
+        await asyncio.sleep(0)
         if self._servers:
             self._path.unlink(missing_ok=True)
         self._servers.clear()
@@ -67,13 +72,22 @@ class ControlServer:
         self._clients.add(task)
         try:
             await ControlConnection(self._vmm, reader, writer).serve()
+            await _close(writer)
         except ConnectionError as error:
             _log.debug("a control client went away", detail=str(error))
         except asyncio.CancelledError:
             pass  # by `stop`, which is all that cancels this task: asyncio would report it as an error
         finally:
+            writer.transport.abort()
             self._clients.discard(task)
-            writer.close()
+
+
+async def _close(writer: asyncio.StreamWriter) -> None:
+    """Send what is buffered, for as long as a client may take for that, and end the connection."""
+    writer.close()
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(FLUSH_TIMEOUT):
+            await writer.wait_closed()
 
 
 def _loopback(text: str) -> tuple[str, int]:
