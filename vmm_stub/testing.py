@@ -31,7 +31,7 @@ from vmm_stub.vmm.control.models import (
     TargetTdModel,
     TargetTdRequest,
 )
-from vmm_stub.vmm.host import make_vmm
+from vmm_stub.vmm.factory import make_vmm
 from vmm_stub.vmm.in_process import InProcessChannel
 from vmm_stub.vmm.vmm import Vmm
 

@@ -8,7 +8,7 @@ import struct
 from hypothesis import given
 from hypothesis import strategies as st
 
-from migtd.migration.logging import LogEntry, LogLevel, LogRing, pull_log_page
+from migtd.migration.logging import LogEntry, LogLevel, LogRing, pull_log_page, pull_log_page_from
 
 U64 = st.integers(0, 2**64 - 1)
 PRINTABLE = st.characters(exclude_categories=("Cc", "Cs"))
@@ -41,6 +41,44 @@ def test_reader_sees_the_newest_entries_unchanged_and_in_order(writes: list[tupl
         start, end = offsets(page)
         assert (start == end) == (not kept)
         assert bool(read) == bool(kept)
+
+
+@given(st.lists(st.tuples(TEXT, st.integers(0, 9)), max_size=80))
+def test_going_on_from_the_last_look_shows_what_a_whole_look_would_show(writes: list[tuple[str, int]]) -> None:
+    ring = LogRing(0)
+    at = last_id = 0
+    for number, (text, silence) in enumerate(writes, start=1):
+        ring.append(LogEntry(number, 0, LogLevel.INFO, text))
+        if silence > 2:
+            continue
+        page = ring.page
+        new = [entry for entry in pull_log_page(page) if entry.id > last_id]
+        assert pull_log_page_from(page, at, last_id) in (new, [])
+        at, last_id = offsets(page)[1], max(last_id, *(entry.id for entry in new), 0)
+
+
+@given(st.lists(st.integers(0, 300), min_size=2, max_size=300))
+def test_a_reader_that_looks_after_each_entry_need_never_look_at_the_whole_page(sizes: list[int]) -> None:
+    ring = LogRing(0)
+    ring.append(LogEntry(1, 0, LogLevel.INFO, "first"))
+    for number, size in enumerate(sizes, start=2):
+        at = offsets(ring.page)[1]
+        entry = LogEntry(number, 0, LogLevel.INFO, "x" * size)
+        ring.append(entry)
+        assert pull_log_page_from(ring.page, at, number - 1) == [entry]
+
+
+@given(
+    pattern=st.binary(min_size=1, max_size=80),
+    start=st.integers(0, 5000),
+    end=st.integers(0, 5000),
+    at=st.integers(0, 4096) | U64,
+    last_id=U64,
+)
+def test_going_on_in_any_page_gives_a_bounded_list(pattern: bytes, start: int, end: int, at: int, last_id: int) -> None:
+    page = (struct.pack("<16sIIQQ", b"MigTD LogArea 1\0", 0, 0, start, end) + pattern * 4096)[:4096]
+    assert pull_log_page_from(pattern, at, last_id) == []
+    assert len(pull_log_page_from(page, at, last_id)) <= MOST_ENTRIES
 
 
 @given(st.lists(st.integers(0, 600), min_size=1, max_size=60))

@@ -23,7 +23,7 @@ from vmm_stub.vmm.channel_connection import MAX_OUTGOING
 from vmm_stub.vmm.channel_server import ChannelServer
 from vmm_stub.vmm.control.models import HostConfig, MigTdConfig, MigTdState
 from vmm_stub.vmm.errors import AddressInvalid
-from vmm_stub.vmm.host import make_vmm
+from vmm_stub.vmm.factory import make_vmm
 
 VP_INFO = Registers(rax=TdCallLeaf.VP_INFO)
 WAIT = Registers(
@@ -69,6 +69,7 @@ async def vmm(folder):
 
 @pytest.fixture
 async def connect(vmm, folder):
+    assert vmm.health().status == "starting"
     opened = []
 
     async def connect():
@@ -83,7 +84,8 @@ async def connect(vmm, folder):
         connection.close()
 
 
-async def test_socket_and_memory_are_there_first_and_belong_to_the_host_alone(vmm, folder):
+@pytest.mark.usefixtures("vmm")
+async def test_socket_and_memory_are_there_first_and_belong_to_the_host_alone(folder):
     for name in (SOCKET_NAME, SHARED_MEMORY_NAME):
         assert stat.S_IMODE((folder / name).stat().st_mode) == 0o600
     assert (folder / SHARED_MEMORY_NAME).stat().st_size == 1 << 20
@@ -158,6 +160,22 @@ async def test_a_guest_that_does_not_read_is_ended(vmm, connect):
     assert vmm.migtd(MIGTD).model().error.id == "VMM-CHANNEL-BROKEN"
 
 
+async def test_interrupts_are_not_lost_when_the_guest_reads_late(vmm, connect):
+    guest, target = await connect(), target_td(vmm)
+    calls = 0
+    while calls < MAX_OUTGOING // 2:
+        calls += 1
+        await guest.send(push_message(Message(Kind.CALL, calls, VP_INFO)))
+        await asyncio.sleep(0)
+    # behind answers that were not read yet: one request, and once its interrupt was read, the next
+    for number in (1, 2):
+        await guest.send(push_message(Message(Kind.CALL, 9000, WAIT)))
+        (await vmm.start_migration(migration_request(target, number))).cancel()
+        await guest.send(push_message(Message(Kind.CALL, 9001, VP_INFO)))
+        while (await guest.receive()).kind is not Kind.INTERRUPT:
+            pass
+
+
 async def test_disconnect_leaves_migrations_unknown(vmm, connect):
     guest = await connect()
     await guest.call(WAIT)
@@ -180,7 +198,8 @@ async def test_stop_removes_socket_and_memory(tmp_path):
     migtds = [MigTdConfig(name=MIGTD, channel=str(tmp_path / "c"), shared_memory=1 << 20)]
     vmm = make_vmm(HostConfig(name="host", migtds=migtds, control=""))
     (tmp_path / "c").mkdir()
-    (tmp_path / "c" / SOCKET_NAME).write_bytes(b"left over")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as left_over:
+        left_over.bind(str(tmp_path / "c" / SOCKET_NAME))
     server = ChannelServer(vmm.migtd(MIGTD))
     server.start()
     server.stop()

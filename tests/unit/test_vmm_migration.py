@@ -19,6 +19,14 @@ from vmm_stub.vmm.errors import Conflict, NotKnown
 SHORT_CONNECT = DeadlinesModel(connect=0.05)
 
 
+def outcome_of(migration):
+    return migration.model().outcome
+
+
+def port_of(migration):
+    return int(migration.model().address.rpartition(":")[2])
+
+
 class Pair:
     """Two hosts with a migration under way between them: `start` goes up to StartMigration on both."""
 
@@ -61,7 +69,7 @@ async def test_bytes_cross_in_both_directions_and_both_sides_end_in_success(pair
     assert await receive_exactly(pair.client, 1, 6) == b"world!"
     await asyncio.gather(pair.client.report(1), pair.server.report(1))
     for migration in (here, there):
-        outcome = migration.model().outcome
+        outcome = outcome_of(migration)
         assert (outcome.result, outcome.code, outcome.error, outcome.phase) == ("Success", 0, None, Phase.DONE)
 
 
@@ -105,7 +113,7 @@ async def test_cancel_reaches_the_pending_and_every_later_call(pair):
         with pytest.raises(VmmCanceled):
             await call
     await pair.client.report(1, MigrationResult.VmmCanceled)
-    assert here.model().outcome.result == "VmmCanceled"
+    assert outcome_of(here).result == "VmmCanceled"
     assert await pair.server.services.receive(1) == b""
 
 
@@ -119,7 +127,7 @@ async def test_cancel_while_the_wire_is_being_opened_is_reported_by_the_guest():
     with pytest.raises(VmmCanceled):
         await guest.services.receive(1)
     await guest.report(1, MigrationResult.VmmCanceled)
-    assert migration.model().outcome.result == "VmmCanceled"
+    assert outcome_of(migration).result == "VmmCanceled"
     await vmm.stop()
 
 
@@ -135,7 +143,7 @@ async def test_port_in_use_is_a_set_up_failure_that_the_guest_reports():
             await guest.services.receive(1)
         assert refused.value.kind is migtd_failures.TRANSPORT_SETUP_FAILED
         await guest.report(1, MigrationResult.InvalidParameter)
-    outcome = migration.model().outcome
+    outcome = outcome_of(migration)
     assert (outcome.result, outcome.error.id) == ("InvalidParameter", "VMM-WIRE-PORT-IN-USE")
     await vmm.stop()
 
@@ -149,7 +157,7 @@ async def test_no_connection_within_the_deadline_is_a_set_up_failure(peer):
     with pytest.raises(InvalidParameter):
         await guest.services.send(1, b"x")
     await guest.report(1, MigrationResult.InvalidParameter)
-    assert migration.model().outcome.error.id == "VMM-WIRE-CONNECT"
+    assert outcome_of(migration).error.id == "VMM-WIRE-CONNECT"
     await vmm.stop()
 
 
@@ -173,14 +181,14 @@ async def test_a_frame_of_impossible_length_ends_the_stream():
     vmm = quiet_vmm()
     guest = ScriptedGuest(vmm)
     migration = await vmm.start_migration(migration_request(target_td(vmm)))
-    reader, writer = await asyncio.open_connection("127.0.0.1", int(migration.model().address.rpartition(":")[2]))
+    reader, writer = await asyncio.open_connection("127.0.0.1", port_of(migration))
     await guest.start_migration()
     writer.write((3).to_bytes(4, "little") + b"abc" + bytes(4))
     assert await guest.services.receive(1) == b"abc"
     assert await guest.services.receive(1) == b""
     assert await reader.read() == b""
     await guest.report(1, MigrationResult.NetworkError)
-    assert any("VMM-WIRE-FRAME-LENGTH" in line for line in migration.model().outcome.trace)
+    assert any("VMM-WIRE-FRAME-LENGTH" in line for line in outcome_of(migration).trace)
     writer.close()
     await vmm.stop()
 
@@ -189,7 +197,7 @@ async def test_only_one_connection_is_taken_per_migration():
     vmm = quiet_vmm()
     guest = ScriptedGuest(vmm)
     migration = await vmm.start_migration(migration_request(target_td(vmm)))
-    port = int(migration.model().address.rpartition(":")[2])
+    port = port_of(migration)
     _, first = await asyncio.open_connection("127.0.0.1", port)
     await guest.start_migration()
     with pytest.raises(ConnectionRefusedError):
@@ -204,7 +212,7 @@ async def test_a_lost_migtd_leaves_every_migration_unknown():
     migrations = [await vmm.start_migration(migration_request(target_td(vmm), number)) for number in range(3)]
     guest.channel.close()
     for migration in migrations:
-        outcome = migration.model().outcome
+        outcome = outcome_of(migration)
         assert (outcome.result, outcome.code, outcome.error.id) == ("Unknown", None, "VMM-MIGTD-GONE")
     await vmm.stop()
 
@@ -217,13 +225,13 @@ async def test_a_silent_migtd_leaves_the_outcome_unknown(monkeypatch):
     migration = await vmm.start_migration(migration_request(target_td(vmm)))
     await guest.start_migration()
     await migration.ended.wait()
-    outcome = migration.model().outcome
+    outcome = outcome_of(migration)
     assert (outcome.result, outcome.error.id) == ("Unknown", "VMM-MIGTD-SILENT")
     # it is still being served there, so the id is not free
     with pytest.raises(Conflict):
         await vmm.start_migration(migration_request(target_td(vmm)))
     await guest.report(1)
-    assert migration.model().outcome.result == "Unknown"
+    assert outcome_of(migration).result == "Unknown"
     await vmm.stop()
 
 
@@ -271,7 +279,7 @@ async def test_a_key_of_an_earlier_migration_is_not_claimed_by_a_later_one(pair)
     pair.client.write_key(TargetTd(pair.source_target.binding_handle, pair.source_target.uuid))
     here, _ = await pair.start()
     await pair.client.report(1, MigrationResult.NetworkError)
-    outcome = here.model().outcome
+    outcome = outcome_of(here)
     assert (outcome.key_written, outcome.version, outcome.fingerprints.received) == (False, None, None)
 
 
@@ -283,11 +291,11 @@ async def test_a_failure_keeps_its_phase_and_the_guests_reason(pair):
         pair.client.report(1, MigrationResult.NetworkError),
         pair.server.report(1, MigrationResult.PolicyUnsatisfiedError),
     )
-    outcome = here.model().outcome
+    outcome = outcome_of(here)
     assert (outcome.phase, outcome.error.id, outcome.code) == (Phase.HANDSHAKE, "MIGTD-DEADLINE-READ", 5)
     # a guest that gives no reason
-    assert there.model().outcome.error.id == "VMM-REPORTED-WITHOUT-REASON"
-    assert there.model().outcome.result == "PolicyUnsatisfiedError"
+    assert outcome_of(there).error.id == "VMM-REPORTED-WITHOUT-REASON"
+    assert outcome_of(there).result == "PolicyUnsatisfiedError"
 
 
 async def test_report_status_wins_over_what_the_guest_says(pair):
@@ -295,9 +303,9 @@ async def test_report_status_wins_over_what_the_guest_says(pair):
     pair.client.observer.failed(1, NetworkError(migtd_failures.DEADLINE_READ))
     pair.server.observer.phase(1, Phase.DONE)
     await asyncio.gather(pair.client.report(1), pair.server.report(1, MigrationResult.NetworkError))
-    assert here.model().outcome.error is None
-    assert here.model().outcome.phase is Phase.DONE
-    assert there.model().outcome.result == "NetworkError"
+    assert outcome_of(here).error is None
+    assert outcome_of(here).phase is Phase.DONE
+    assert outcome_of(there).result == "NetworkError"
 
 
 async def test_a_migration_without_a_target_td_runs_and_has_no_fingerprints(pair):
@@ -306,7 +314,7 @@ async def test_a_migration_without_a_target_td_runs_and_has_no_fingerprints(pair
     migration.cancel()
     await pair.server.start_migration()
     await pair.server.report(1, MigrationResult.TdxModuleError)
-    outcome = migration.model().outcome
+    outcome = outcome_of(migration)
     assert (outcome.result, outcome.key_written, outcome.fingerprints.sent) == ("TdxModuleError", False, None)
 
 
@@ -323,7 +331,7 @@ async def test_a_migration_needs_its_migtd():
 async def test_stop_ends_what_is_under_way(pair):
     here, _ = await pair.start()
     await pair.source.stop()
-    assert here.model().outcome.error.id == "VMM-HOST-STOPPED"
+    assert outcome_of(here).error.id == "VMM-HOST-STOPPED"
     assert await pair.server.services.receive(1) == b""
 
 
@@ -363,5 +371,5 @@ async def test_many_migrations_of_one_migtd_run_side_by_side(pair):
         await guest.report(request_id)
 
     await asyncio.gather(serve(pair.client), serve(pair.server))
-    assert {each.model().outcome.result for each in pair.source.migrations()} == {"Success"}
+    assert {outcome_of(each).result for each in pair.source.migrations()} == {"Success"}
     assert pair.source.migtd(MIGTD).model().migrations == 0

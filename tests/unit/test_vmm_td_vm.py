@@ -33,6 +33,14 @@ def events(vmm, kind):
     return [line for line in lines if line["kind"] == kind]
 
 
+def outcome_of(migration):
+    return migration.model().outcome
+
+
+def migtd_of(vmm):
+    return vmm.migtd(MIGTD).model()
+
+
 def wait_call(**changes):
     """Registers of a WaitForRequest that is right, with changes."""
     right = {
@@ -128,7 +136,7 @@ async def test_a_request_is_reported_exactly_once():
     with pytest.raises(InvalidParameter) as refused:
         await guest.report(5)
     assert refused.value.kind is migtd_failures.VMCALL_REFUSED
-    assert vmm.migration(MIGTD, 5).model().outcome.result == "VmmCanceled"
+    assert outcome_of(vmm.migration(MIGTD, 5)).result == "VmmCanceled"
     assert [each["data"]["id"] for each in events(vmm, "note") if "id" in each["data"]] == ["VMM-REPORT-REFUSED"]
     await vmm.stop()
 
@@ -157,16 +165,17 @@ async def test_an_answer_of_the_wrong_size_is_refused():
     guest, target = ScriptedGuest(vmm), target_td(vmm)
     (await vmm.start_migration(migration_request(target, 5, "127.0.0.1:1"))).cancel()
     log_area = await guest.next_request()
+    assert isinstance(log_area, EnableLogArea)
     for data in (b"", b"\1\0\0\0\0\0\0\0" + bytes(16), bytes(8)):
         with pytest.raises(InvalidParameter):
             await guest.services.report_status(log_area.request_id, MigrationResult.Success, data)
     await guest.answer(log_area)
     report = await guest.next_request()
+    assert isinstance(report, GetTdReport)
     with pytest.raises(InvalidParameter):
         await guest.services.report_status(report.request_id, MigrationResult.Success, bytes(1023))
     await guest.answer(report)
-    await guest.next_request()
-    vmm.migtd(MIGTD)
+    assert isinstance(await guest.next_request(), StartMigration)
     guest.channel.close()
     await vmm.stop()
 
@@ -206,11 +215,11 @@ async def test_a_fatal_error_ends_the_td_and_its_message_is_the_reason():
     migration = await vmm.start_migration(migration_request(target))
     guest.guest.vmcall.report_fatal_error(3, "no event log")
     await migration.ended.wait()
-    model = vmm.migtd(MIGTD).model()
+    model = migtd_of(vmm)
     assert model.state is MigTdState.LOST
     assert model.error.id == "VMM-MIGTD-FATAL"
     assert "no event log" in model.error.message
-    outcome = migration.model().outcome
+    outcome = outcome_of(migration)
     assert (outcome.result, outcome.code, outcome.error.id) == ("Unknown", None, "VMM-MIGTD-FATAL")
     with pytest.raises(VmmInternalError):
         guest.channel.call(Registers(rax=TdCallLeaf.VP_INFO))
@@ -231,11 +240,11 @@ async def test_a_new_td_starts_with_zeroed_memory_and_fresh_rtmrs():
     first.channel.shared_memory[:4] = b"used"
     assert first.guest.tdcall.mr_report(bytes(64)) != fresh
     first.channel.close()
-    assert vmm.migtd(MIGTD).model().error.id == "VMM-MIGTD-GONE"
+    assert migtd_of(vmm).error.id == "VMM-MIGTD-GONE"
     second = ScriptedGuest(vmm)
     assert bytes(second.channel.shared_memory[:4]) == bytes(4)
     assert second.guest.tdcall.mr_report(bytes(64)) == fresh
-    assert vmm.migtd(MIGTD).model().error is None
+    assert migtd_of(vmm).error is None
 
 
 async def test_history_names_calls_and_never_shows_a_key():
@@ -269,7 +278,7 @@ async def test_an_interrupt_before_anybody_listens_is_delivered_later():
     migration.cancel()
     while not HEADER.unpack_from(channel.shared_memory)[0]:
         await pause()
-    fired = []
+    fired: list[int] = []
     channel.listen(fired.append, lambda: None)
     await pause()
     assert fired == [0x50]

@@ -20,7 +20,7 @@ class Slot:
         self.memory = bytearray(size)
         HEADER.pack_into(self.memory, 0, 0, len(payload))
         self.memory[HEADER.size : HEADER.size + len(payload)] = payload
-        self.fired = []
+        self.fired: list[int] = []
         self.buffer = GuestBuffer(GuestMemory(memoryview(self.memory)), 0, size, 0x52, self.fired.append)
 
     @property
@@ -213,3 +213,22 @@ def test_buffers_of_an_ended_request_are_not_touched(delivery):
     delivery.peer_gone()
     assert receiving.answer == (0, b"")
     assert receiving.fired == []
+
+
+def test_a_pending_send_ends_with_the_peer_though_received_bytes_wait(delivery, outlet):
+    outlet.room = False
+    sending, receiving, later = Slot(b"x"), Slot(), Slot()
+    delivery.post_send(sending.buffer)
+    delivery.received(b"alert")
+    delivery.peer_gone()
+    # a guest that sends before it receives would otherwise wait for itself
+    assert sending.answer == (1, b"")
+    delivery.post_receive(receiving.buffer)
+    delivery.post_receive(later.buffer)
+    assert [receiving.answer, later.answer] == [(1, b"alert"), (STATUS_PEER_GONE, b"")]
+
+
+@pytest.mark.parametrize("name", ["a..b", "x" * 64, ".", "\ud800"])
+def test_what_can_be_no_name_is_no_address(name):
+    with pytest.raises(ValueError, match=r".+"):
+        parse_address(f"{name}:1")

@@ -54,6 +54,7 @@ async def test_nagle_is_off():
 
     await asyncio.gather(listener.accept(make_link, 5), connect(("127.0.0.1", listener.port), make_link, 5))
     for link in links:
+        assert link._transport is not None
         found = link._transport.get_extra_info("socket").getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
         assert found == 1
         link.close()
@@ -155,3 +156,31 @@ async def test_a_source_gives_up_after_its_deadline():
         await connect(("127.0.0.1", 1), lambda: Link(Delivery(), Seen()), 0.05)
     assert gave_up.value.kind.id == "VMM-WIRE-CONNECT"
     assert "127.0.0.1:1" in gave_up.value.detail
+
+
+async def test_what_came_before_a_reset_is_delivered_though_a_send_found_out_first():
+    listener = await listen("127.0.0.1", 0)
+    delivery, seen = Delivery(), Seen()
+    accepting = asyncio.create_task(listener.accept(lambda: Link(delivery, seen), 5))
+    with socket.socket() as peer:
+        peer.settimeout(0)
+        await asyncio.get_running_loop().sock_connect(peer, ("127.0.0.1", listener.port))
+        link = await accepting
+        peer.send(push_frame(b"alert"))
+        peer.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+    # The link has had no turn to read since.
+    link.send(b"x")
+    link.send(b"y")
+    await seen.over.wait()
+    await link.closed()
+    assert (seen.received, seen.ends) == ([b"alert"], ["VMM-WIRE-LOST"])
+
+
+@pytest.mark.parametrize("name", ["x" * 64, "a..b"])
+async def test_a_name_that_can_be_none_is_a_typed_error(name):
+    with pytest.raises(WireError) as refused:
+        await listen(name, 0)
+    assert refused.value.kind.id == "VMM-WIRE-LISTEN"
+    with pytest.raises(WireError) as gave_up:
+        await connect((name, 1), lambda: Link(Delivery(), Seen()), 0.02)
+    assert gave_up.value.kind.id == "VMM-WIRE-CONNECT"

@@ -8,22 +8,18 @@ which is there before the connection is accepted.
 from __future__ import annotations
 
 import asyncio
-import mmap
-import os
 import socket
 from pathlib import Path
 from typing import Final
 
 import structlog
 
-from migtd.guest.channel import (
-    SHARED_MEMORY_NAME,
-    SOCKET_NAME,
-)
+from migtd.guest.channel import SHARED_MEMORY_NAME, SOCKET_NAME
 from vmm_stub import failures
 from vmm_stub.vmm.channel_connection import TdConnection
 from vmm_stub.vmm.errors import AddressInvalid, MigTdLost
 from vmm_stub.vmm.managed_migtd import ManagedMigTd
+from vmm_stub.vmm.memory_file import MemoryFile
 from vmm_stub.vmm.unix_socket import bind_private
 
 _BACKLOG: Final = 8
@@ -38,8 +34,9 @@ class ChannelServer:
         self._migtd = migtd
         self._directory = Path(migtd.config.channel)
         self._listening: socket.socket | None = None
-        self._memory: mmap.mmap | None = None
+        self._memory: MemoryFile | None = None
         self._connection: TdConnection | None = None
+        self._made: list[Path] = []
 
     def start(self) -> None:
         """Make the folder, the shared memory and the socket (mode 0600). Needs a running event loop.
@@ -51,6 +48,7 @@ class ChannelServer:
             self._directory.mkdir(parents=True, exist_ok=True)
             self._memory = self._make_memory()
             listening = bind_private(path, socket.SOCK_SEQPACKET)
+            self._made.append(path)
             listening.listen(_BACKLOG)
         except OSError as error:
             raise AddressInvalid(failures.CHANNEL_ADDRESS, f"{path}: {error.strerror or error}") from error
@@ -58,26 +56,35 @@ class ChannelServer:
         self._accept_next()
 
     def stop(self) -> None:
-        """End the TD and remove what `start` made."""
+        """End the TD and remove what was made here, and nothing else."""
         if self._listening is not None:
             asyncio.get_running_loop().remove_reader(self._listening)
             self._listening.close()
             self._listening = None
         if self._connection is not None:
             self._connection.end(MigTdLost(failures.HOST_STOPPED))
-        for name in (SOCKET_NAME, SHARED_MEMORY_NAME):
-            (self._directory / name).unlink(missing_ok=True)
+        if self._memory is not None:
+            self._memory.close()
+            self._memory = None
+        for path in self._made:
+            self._remove(path)
+        self._made.clear()
 
-    def _make_memory(self) -> mmap.mmap:
+    def _make_memory(self) -> MemoryFile:
         """A new file for each TD: what an earlier one still has mapped is another file."""
         path = self._directory / SHARED_MEMORY_NAME
         path.unlink(missing_ok=True)
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        memory = MemoryFile(path, self._migtd.config.shared_memory)
+        if path not in self._made:
+            self._made.append(path)
+        return memory
+
+    def _remove(self, path: Path) -> None:
         try:
-            os.ftruncate(descriptor, self._migtd.config.shared_memory)
-            return mmap.mmap(descriptor, self._migtd.config.shared_memory)
-        finally:
-            os.close(descriptor)
+            path.unlink(missing_ok=True)
+        except OSError as error:
+            # The folder is the guest's too. Whatever it did there must not keep the host from ending.
+            _log.warning("a file of a channel stays behind", path=str(path), detail=str(error))
 
     def _accept_next(self) -> None:
         if self._listening is not None:

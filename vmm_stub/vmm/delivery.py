@@ -88,6 +88,8 @@ class Delivery:
         """Nothing more will come, and nothing more will arrive there."""
         self._peer_gone = True
         self._serve_receive()
+        # Behind bytes that nobody takes while this Send is pending it would never end: it counts as taken, see above.
+        self._complete_send()
 
     # --- from the host ---
 

@@ -15,6 +15,7 @@ from migtd.guest.abi import (
     TDG_VP_VMCALL_INVALID_OPERAND,
 )
 from migtd.guest.ghci import FAILED_CANCELED, FAILED_PEER_GONE, HEADER, MAX_SEND, STATUS_FAILED, STATUS_SUCCESS
+from vmm_stub.vmm.memory_file import HostMemory
 
 STATUS_PEER_GONE: Final = STATUS_FAILED | FAILED_PEER_GONE << 8
 STATUS_CANCELED: Final = STATUS_FAILED | FAILED_CANCELED << 8
@@ -38,13 +39,13 @@ class CallRefused(Exception):
 class GuestMemory:
     """Shared memory of one TD as the VMM sees it. Every range is checked against it before it is touched."""
 
-    def __init__(self, view: memoryview) -> None:
-        self._view = view
+    def __init__(self, memory: HostMemory) -> None:
+        self._memory = memory
 
     @property
     def size(self) -> int:
         """Size in bytes."""
-        return len(self._view)
+        return len(self._memory)
 
     def offset(self, gpa: int, size: int) -> int:
         """Where the range of `size` bytes at `gpa` starts.
@@ -60,11 +61,11 @@ class GuestMemory:
 
     def read(self, offset: int, size: int) -> bytes:
         """Copy `size` bytes at `offset`: only the copy is looked at."""
-        return bytes(self._view[offset : offset + size])
+        return bytes(self._memory[offset : offset + size])
 
-    def write(self, offset: int, data: bytes | bytearray | memoryview) -> None:
+    def write(self, offset: int, data: bytes) -> None:
         """Copy `data` to `offset`."""
-        self._view[offset : offset + len(data)] = data
+        self._memory[offset : offset + len(data)] = data
 
 
 @dataclass(slots=True)
@@ -92,10 +93,9 @@ class GuestBuffer:
             raise CallRefused
         return self.memory.read(self.offset + HEADER.size, length)
 
-    def complete(self, status: int = STATUS_SUCCESS, payload: bytes | bytearray | memoryview = b"") -> None:
+    def complete(self, status: int = STATUS_SUCCESS, payload: bytes = b"") -> None:
         """Answer in place, the status last, and fire the vector. `payload` fits: the caller cut it to `capacity`."""
-        self.memory.write(self.offset + HEADER.size, payload)
-        self.memory.write(self.offset + _STATUS.size, _LENGTH.pack(len(payload)))
+        self.memory.write(self.offset + _STATUS.size, _LENGTH.pack(len(payload)) + payload)
         self.memory.write(self.offset, _STATUS.pack(status))
         if self.vector != _NO_VECTOR:
             self.interrupt(self.vector)

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import structlog
+from pydantic_core import PydanticSerializationError, to_json
 
 from migtd.errors import LabFailure
 from vmm_stub import failures
@@ -64,6 +65,8 @@ class History:
 
     def __init__(self, host: str, clock: Callable[[], float], path: Path | None = None) -> None:
         self._host = _encode(host)
+        self._names: dict[str | None, str] = {None: _encode(None)}
+        """Of MigTDs, as they are encoded: there are few."""
         self._clock = clock
         self._tail = Tail(max_bytes=TAIL_BYTES, max_lines=TAIL_LINES)
         self._file = _HistoryFile(path, self._give_up_file) if path else None
@@ -77,10 +80,13 @@ class History:
         request_id: int | None = None,
     ) -> None:
         """Add one event. Costs some microseconds: file writes are buffered."""
-        line = (
+        name = self._names.get(migtd) or self._names.setdefault(migtd, _encode(migtd))
+        identity = "null" if request_id is None else request_id
+        head = (
             f'{{"seq":{self._tail.next},"time":{self._clock():.6f},"host":{self._host},'
-            f'"migtd":{_encode(migtd)},"request_id":{_encode(request_id)},"kind":"{kind.value}","data":{_encode(data)}}}\n'
-        ).encode("utf-8", "backslashreplace")
+            f'"migtd":{name},"request_id":{identity},"kind":"{kind}","data":'
+        )
+        line = head.encode("utf-8", "backslashreplace") + _encode_data(data) + b"}\n"
         if self._file is not None:
             self._file.write(line)
         self._tail.append(line)
@@ -217,6 +223,14 @@ class _HistoryFile:
         except RuntimeError:
             return  # no loop, so nobody waits either: the buffer goes out when it is full, read or closed
         self._flush_planned = loop.call_later(_FLUSH_AFTER, self.flush)
+
+
+def _encode_data(data: Mapping[str, Any]) -> bytes:
+    """As `_encode`, four times as fast; what that encoder cannot take, surrogates for example, is left to the other."""
+    try:
+        return to_json(data, fallback=str)
+    except PydanticSerializationError:
+        return _encode(data).encode("utf-8", "backslashreplace")
 
 
 def _sequence(line: bytes) -> int:

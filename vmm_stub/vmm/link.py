@@ -8,6 +8,8 @@ connection comes about is wire_setup.py's.
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import os
 import socket
 from typing import Final, Protocol
 
@@ -19,6 +21,7 @@ SEND_BOUND: Final = 256 << 10
 """Bytes that wait for the kernel, from which on a Send stays pending."""
 LINGER: Final = 2.0
 """Seconds that a finished link waits for the peer to end its stream: closing earlier may cost the peer data."""
+_READ: Final = 64 << 10
 
 
 class LinkObserver(Protocol):
@@ -139,6 +142,8 @@ class Link(asyncio.Protocol):
         """Nothing of the connection is left."""
         if self._linger is not None:
             self._linger.cancel()
+        if exc is not None:
+            self._take_what_came()
         self._end(WireError(failures.WIRE_LOST, str(exc)) if exc is not None else None)
         self._closed.set()
 
@@ -150,6 +155,16 @@ class Link(asyncio.Protocol):
         """There is room again."""
         self._writable = True
         self._delivery.writable()
+
+    def _take_what_came(self) -> None:
+        """Take from the kernel what came before the connection broke: an alert, where it was a Send that found out."""
+        connection = self._transport.get_extra_info("socket") if self._transport is not None else None
+        if connection is None:
+            return
+        with socket.socket(fileno=os.dup(connection.fileno())) as rest, contextlib.suppress(OSError):
+            # Its end is the error or the end of the stream behind the data; the kernel's buffer is its bound.
+            while data := rest.recv(_READ, socket.MSG_DONTWAIT):
+                self.data_received(data)
 
     def _drop(self) -> None:
         self._finished = True

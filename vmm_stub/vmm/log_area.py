@@ -6,12 +6,13 @@ The pages are the guest's: nothing in them is trusted, and a look that finds not
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Callable, Sequence
 from typing import Final, TypeAlias
 
 from migtd.guest.abi import PAGE_SIZE
 from migtd.guest.ghci import LogAreaRange
-from migtd.migration.logging import LogEntry, pull_log_page
+from migtd.migration.logging import LogEntry, pull_log_page, pull_log_page_from
 from vmm_stub.vmm.guest_buffer import CallRefused, GuestMemory
 
 OnEntry: TypeAlias = Callable[[int, LogEntry], None]
@@ -19,6 +20,7 @@ OnEntry: TypeAlias = Callable[[int, LogEntry], None]
 
 _RING: Final = slice(24, 40)
 """start u64 and end u64 of the page's header."""
+_END: Final = struct.Struct("<Q")
 
 
 class LogAreaReader:
@@ -48,7 +50,10 @@ class LogAreaReader:
             if ring == page.ring:
                 continue
             page.ring = ring
-            for entry in pull_log_page(memory.read(page.offset, PAGE_SIZE)):
+            at, page.end = page.end, _END.unpack(ring[_END.size :])[0]
+            content = memory.read(page.offset, PAGE_SIZE)
+            # Most looks find one or two new entries; to read the whole page for them would be most of a host's work.
+            for entry in pull_log_page_from(content, at, page.last_id) or pull_log_page(content):
                 if entry.id > page.last_id:
                     page.last_id = entry.id
                     self._on_entry(vcpu, entry)
@@ -59,3 +64,4 @@ class _Page:
         self.offset = offset
         self.last_id = 0
         self.ring = b""
+        self.end = 0

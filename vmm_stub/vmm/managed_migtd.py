@@ -8,6 +8,7 @@ the one before. When a TD ends (`detach`), every migration that it served ends w
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from typing import Final
 
@@ -23,8 +24,10 @@ from vmm_stub.tdx_module.module import TdxModule
 from vmm_stub.tdx_module.service_td import ServiceTdParams
 from vmm_stub.vmm.control.models import MigTdConfig, MigTdModel, MigTdState
 from vmm_stub.vmm.errors import Conflict, MigTdLost, NotKnown, error_model
+from vmm_stub.vmm.guest_text import guest_text
 from vmm_stub.vmm.history import HistoryKind, MigTdHistory
 from vmm_stub.vmm.log_area import LogAreaReader
+from vmm_stub.vmm.memory_file import HostMemory
 from vmm_stub.vmm.migration import HostMigration, request_ids
 from vmm_stub.vmm.td_vm import TdVm
 
@@ -92,7 +95,7 @@ class ManagedMigTd:
 
     # --- its TDs ---
 
-    def attach(self, memory: memoryview, interrupt: Callable[[int], None], end_td: Callable[[], None]) -> TdVm:
+    def attach(self, memory: HostMemory, interrupt: Callable[[int], None], end_td: Callable[[], None]) -> TdVm:
         """A new TD runs it, with that zeroed shared memory.
 
         `interrupt(vector)` must return at once. `end_td` is called when the TD has to be ended; it must return at once
@@ -178,17 +181,18 @@ class ManagedMigTd:
 
     def td_reported(self, request_id: int, operation: Operation, result: MigrationResult, data: bytes) -> None:
         """It reported the end of a request."""
-        self.history.record(
-            HistoryKind.RESULT,
-            {"operation": operation.name, "result": result.name, "code": int(result), "data": data.hex()},
-            request_id,
-        )
+        described: dict[str, object] = {"operation": operation.name, "result": result.name, "code": int(result)}
+        # A failure and StartMigration have no answer; what a guest puts there all the same may be anything, even a key.
+        is_answer = result is MigrationResult.Success and operation is not Operation.StartMigration
+        described |= {"data": data.hex()} if is_answer else {"length": len(data)}
+        self.history.record(HistoryKind.RESULT, described, request_id)
         migration = self._under_way.get(request_id & _MARKS)
         if migration is not None:
             migration.reported(operation, result)
 
     def td_event(self, event: GuestEvent) -> None:
         """It lets people see something."""
+        event = _printable(event)
         request_id = event.request_id
         match event:
             case PhaseEvent(_, phase):
@@ -208,7 +212,7 @@ class ManagedMigTd:
 
     def td_failed(self, code: int, message: str) -> None:
         """ReportFatalError: end it, with its message as the reason."""
-        self._failure = MigTdLost(failures.MIGTD_FATAL, message or f"code {code:#x}")
+        self._failure = MigTdLost(failures.MIGTD_FATAL, guest_text(message) or f"code {code:#x}")
         if self._end_td is not None:
             self._end_td()
 
@@ -227,3 +231,15 @@ class ManagedMigTd:
             _log.warning(str(self._failure), migtd=self.name, id=self._failure.kind.id)
         self.history.record(HistoryKind.STATE, data)
         self._on_changed()
+
+
+def _printable(event: GuestEvent) -> GuestEvent:
+    match event:
+        case CheckEvent(_, check):
+            return replace(event, check=replace(check, detail=guest_text(check.detail)))
+        case FailedEvent(_, identity, message, advice):
+            return replace(event, id=guest_text(identity), message=guest_text(message), advice=guest_text(advice))
+        case NoteEvent(_, text):
+            return replace(event, text=guest_text(text))
+        case PhaseEvent():
+            return event

@@ -93,8 +93,10 @@ class HostMigration:
         self._delivery = Delivery()
         self._listener: Listener | None = None
         self._link: Link | None = None
+        self._cancelled = False
         self._opening: asyncio.Task[None] | None = None
         self._running: asyncio.Task[None] | None = None
+        self._silence: asyncio.Timeout | None = None
         td.open_transport(request.request_id, self._delivery)
 
     # --- for the host ---
@@ -112,6 +114,11 @@ class HostMigration:
                 self._note(f"listening on port {self._listener.port}")
         if self._outcome is None:
             self._opening = asyncio.create_task(self._open())
+            # Not `Listener.accept` alone: a task that is cancelled before its first step closes nothing by itself.
+            # And only behind it: the event loop still watches the socket when the task is asked to end.
+            self._opening.add_done_callback(lambda _: self._close_listener())
+            if self._cancelled:
+                self._opening.cancel()
             self._running = asyncio.create_task(self._run())
         else:
             self._close_listener()
@@ -120,6 +127,7 @@ class HostMigration:
         """Cancel: the pending and every later Send and Receive of the MigTD says so. Nothing if it has ended."""
         if self._outcome is None:
             self._note("cancelled by the VMM")
+            self._cancelled = True
             self._delivery.cancel()
             if self._opening is not None:
                 self._opening.cancel()
@@ -154,8 +162,10 @@ class HostMigration:
     # --- from the MigTD ---
 
     def accepted(self, request: Request) -> None:
-        """The MigTD took one of the three requests."""
+        """The MigTD took one of the three requests. Its deadlines for StartMigration count from now."""
         self._record.trace(f"the MigTD took {type(request).__name__}")
+        if isinstance(request, StartMigration) and self._silence is not None and not self._silence.expired():
+            self._silence.reschedule(asyncio.get_running_loop().time() + self._patience)
 
     def reported(self, operation: Operation, result: MigrationResult) -> None:
         """The MigTD reported one of the three requests; StartMigration is the end."""
@@ -221,7 +231,6 @@ class HostMigration:
         if self._opening is None:
             return
         await asyncio.wait({self._opening})
-        self._close_listener()
         if self._opening.cancelled():
             return
         error = self._opening.exception()
@@ -241,14 +250,18 @@ class HostMigration:
         self._td.requests.put(GetTdReport(report, bytes(REPORT_DATA_SIZE)))
         self._td.requests.put(StartMigration(start, self.request.role is Role.SOURCE, target))
 
-    async def _await_report(self) -> None:
+    @property
+    def _patience(self) -> float:
+        """Seconds that the MigTD has: to take StartMigration, and from then on to report its end."""
         limits = self._settings.deadlines
-        limit = limits.pre_session + limits.session + limits.report + SILENCE_MARGIN
+        return limits.pre_session + limits.session + limits.report + SILENCE_MARGIN
+
+    async def _await_report(self) -> None:
         try:
-            async with asyncio.timeout(limit):
+            async with asyncio.timeout(self._patience) as self._silence:
                 await self.ended.wait()
         except TimeoutError:
-            self.lost(MigTdLost(failures.MIGTD_SILENT, f"{limit:g} s"))
+            self.lost(MigTdLost(failures.MIGTD_SILENT, f"{self._patience:g} s"))
 
     def _wire_failed(self, error: WireError) -> None:
         self._record.host_failed(error)
@@ -262,7 +275,6 @@ class HostMigration:
             self._td.requests.withdraw(request_id)
         if self._opening is not None:
             self._opening.cancel()
-        self._close_listener()
         if self._link is not None and outcome.code is not None:
             self._link.finish()
         elif self._link is not None:
@@ -272,7 +284,6 @@ class HostMigration:
         self._on_ended(self)
 
     def _close_listener(self) -> None:
-        # A task that is cancelled before its first step closes nothing by itself.
         if self._listener is not None:
             self._listener.close()
 

@@ -23,6 +23,9 @@ UNKNOWN: Final = "Unknown"
 
 _MAX_CHECKS: Final = 64
 _MAX_TRACE: Final = 200
+_MAX_TEXT: Final = 64 << 10
+"""Characters of trace and checks together: a host remembers many migrations, and the guest chooses the texts."""
+_PHASES: Final = tuple(Phase)
 
 
 class SideRecord:
@@ -39,6 +42,7 @@ class SideRecord:
         self._guest_failure: ErrorModel | None = None
         self._host_failure: LabFailure | None = None
         self._trace: list[str] = []
+        self._room = _MAX_TEXT
         self._duration: float | None = None
 
     @property
@@ -52,9 +56,11 @@ class SideRecord:
         return self._duration
 
     def trace(self, text: str) -> None:
-        """Add one line for people."""
+        """Add one line for people, while there is room."""
         if len(self._trace) < _MAX_TRACE:
-            self._trace.append(f"+{self._monotonic() - self._started:.3f} s  {text}")
+            line = self._fitting(f"+{self._monotonic() - self._started:.3f} s  {text}")
+            if line:
+                self._trace.append(line)
 
     def phase(self, phase: Phase) -> None:
         """The guest entered a phase."""
@@ -66,7 +72,8 @@ class SideRecord:
     def check(self, check: Check) -> None:
         """The guest made a check, or left it out."""
         if len(self._checks) < _MAX_CHECKS:
-            self._checks.append(CheckModel(name=check.name, status=check.status, detail=check.detail))
+            detail = self._fitting(check.detail)
+            self._checks.append(CheckModel(name=check.name, status=check.status, detail=detail))
         detail = f": {check.detail}" if check.detail else ""
         self.trace(f"check {check.name.value} {check.status.value}{detail}")
 
@@ -101,7 +108,17 @@ class SideRecord:
         return self._outcome(UNKNOWN, None, self._last_phase(), error_model(error), before, after)
 
     def _last_phase(self) -> Phase:
-        return self._failed_in or self._phase or Phase.ACCEPTED
+        """Where a request that was no success ended: never DONE, whatever the guest says."""
+        last = self._failed_in or self._phase
+        if last is Phase.DONE:
+            last = max(self._reached - {Phase.DONE}, key=_PHASES.index, default=None)
+        return last or Phase.ACCEPTED
+
+    def _fitting(self, text: str) -> str:
+        """As much of `text` as there is room for."""
+        fitting = text[: self._room]
+        self._room -= len(fitting)
+        return fitting
 
     def _leave(self) -> None:
         now = self._monotonic()

@@ -24,6 +24,7 @@ from vmm_stub.vmm.delivery import Delivery
 from vmm_stub.vmm.guest_buffer import CallRefused, GuestBuffer, GuestMemory, check_vector, claim_buffer
 from vmm_stub.vmm.history import HistoryKind, MigTdHistory
 from vmm_stub.vmm.log_area import LogAreaReader
+from vmm_stub.vmm.memory_file import HostMemory
 from vmm_stub.vmm.requests import RequestQueue
 
 TdCallHandler: TypeAlias = Callable[[Registers, bytes], tuple[Registers, bytes]]
@@ -66,7 +67,7 @@ class TdVm:
     def __init__(
         self,
         *,
-        memory: memoryview,
+        memory: HostMemory,
         tdcall: TdCallHandler,
         interrupt: Callable[[int], None],
         owner: TdOwner,

@@ -7,11 +7,12 @@ Used by the host with its channels and control API (host.py), and in-process by 
 from __future__ import annotations
 
 import asyncio
-import json
 from collections.abc import Sequence
-from importlib.metadata import PackageNotFoundError, version
 from typing import Final
 
+from pydantic_core import to_json
+
+from migtd import __version__
 from migtd.guest.ghci import NO_REQUEST
 from migtd.guest.interfaces import TargetTd
 from migtd.migration.logging import LogEntry
@@ -91,7 +92,7 @@ class Vmm:
             {
                 "host": self.name,
                 "status": status,
-                "version": _package_version(),
+                "version": __version__,
                 "migtds": [migtd.model() for migtd in self.migtds],
             }
         )
@@ -210,11 +211,4 @@ class Vmm:
             "level": entry.level.name.lower(),
             "text": entry.text,
         }
-        self.logs.append(json.dumps(line, separators=(",", ":")).encode() + b"\n")
-
-
-def _package_version() -> str:
-    try:
-        return version("migtd-lab")
-    except PackageNotFoundError:
-        return "unknown"  # run from a checkout that was never installed
+        self.logs.append(to_json(line) + b"\n")

@@ -7,7 +7,7 @@ import asyncio
 import errno
 import socket
 from collections.abc import Callable
-from typing import Final
+from typing import Any, Final
 
 from vmm_stub import failures
 from vmm_stub.vmm.address import format_address
@@ -49,11 +49,9 @@ async def listen(address: str, port: int) -> Listener:
 
     Raises WireError (VMM-WIRE-PORT-IN-USE, VMM-WIRE-LISTEN).
     """
-    loop = asyncio.get_running_loop()
     where = format_address(address, port)
     try:
-        found = await loop.getaddrinfo(address or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
-        family, _, _, _, socket_address = found[0]
+        family, socket_address = (await _resolve(address, port, socket.AI_PASSIVE))[0]
         listening = socket.socket(family, socket.SOCK_STREAM)
     except OSError as error:
         raise WireError(failures.WIRE_LISTEN, f"{where}: {error.strerror}") from error
@@ -90,6 +88,22 @@ async def connect(address: tuple[str, int], make_link: Callable[[], Link], deadl
     return await _wrap(connection, make_link)
 
 
+async def _resolve(host: str, port: int, flags: int = 0) -> list[tuple[socket.AddressFamily, Any]]:
+    """Families and socket addresses of a name; a number needs no resolver, whose thread costs more than to connect.
+
+    Raises OSError, also for what can be no name at all.
+    """
+    kind, wanted = socket.SOCK_STREAM, host or None
+    try:
+        try:
+            found = socket.getaddrinfo(wanted, port, type=kind, flags=flags | socket.AI_NUMERICHOST)
+        except socket.gaierror:
+            found = await asyncio.get_running_loop().getaddrinfo(wanted, port, type=kind, flags=flags)
+    except UnicodeError as error:
+        raise OSError(errno.EINVAL, f"no name of a host: {error}") from error
+    return [(family, socket_address) for family, _, _, _, socket_address in found]
+
+
 async def _wrap(connection: socket.socket, make_link: Callable[[], Link]) -> Link:
     try:
         _, link = await asyncio.get_running_loop().create_connection(make_link, sock=connection)
@@ -103,7 +117,7 @@ async def _connect_once(address: tuple[str, int]) -> socket.socket:
     loop = asyncio.get_running_loop()
     host, port = address
     failure = OSError(errno.EADDRNOTAVAIL, "the name has no address")
-    for family, _, _, _, socket_address in await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM):
+    for family, socket_address in await _resolve(host, port):
         connection = socket.socket(family, socket.SOCK_STREAM)
         connection.settimeout(0)
         try:
