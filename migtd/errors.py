@@ -68,7 +68,10 @@ class LabFailure(Exception):
         self.detail = detail
 
     def __str__(self) -> str:
-        return f"{self.kind.summary}: {self.detail}" if self.detail else self.kind.summary
+        if not self.detail:
+            return self.kind.summary
+        # A detail of several lines begins with a new one.
+        return f"{self.kind.summary}:{'' if self.detail.startswith(chr(10)) else ' '}{self.detail}"
 
 
 class MigTDError(LabFailure):

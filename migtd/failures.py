@@ -153,6 +153,11 @@ CERTIFICATE_COUNT = FailureKind(
     "the peer must present exactly one certificate",
     "send the self-signed MigTD certificate alone",
 )
+CERTIFICATE_UNASKED = FailureKind(
+    "MIGTD-CERTIFICATE-UNASKED",
+    "the peer does not want to see this side's certificate",
+    "the destination's TLS server must require a client certificate: attestation is mutual",
+)
 CERTIFICATE_MALFORMED = FailureKind(
     "MIGTD-CERTIFICATE-MALFORMED",
     "the peer's certificate cannot be read",

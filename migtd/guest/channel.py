@@ -21,6 +21,7 @@ little-endian. Shared memory is a file beside the socket, mapped by both ends.
 from __future__ import annotations
 
 import enum
+import operator
 import struct
 from collections.abc import Callable
 from dataclasses import dataclass, field, fields
@@ -36,6 +37,8 @@ MAX_DATA: Final = 16384
 """Most data bytes in one message: a TDREPORT is 1024, an event at most this."""
 
 _HEADER: Final = struct.Struct("<B3xII4x")
+_RESERVED: Final = struct.Struct("<x3s8x4s")
+_NOTHING_RESERVED: Final = (bytes(3), bytes(4))
 _REGISTERS: Final = struct.Struct("<14Q")
 _FIXED: Final = _HEADER.size + _REGISTERS.size
 MAX_MESSAGE: Final = _FIXED + MAX_DATA
@@ -71,10 +74,13 @@ class Registers:
 
     def values(self) -> tuple[int, ...]:
         """The 14 values in wire order."""
-        return tuple(getattr(self, name) for name in REGISTER_NAMES)
+        values: tuple[int, ...] = _values(self)
+        return values
 
 
 REGISTER_NAMES: Final = tuple(each.name for each in fields(Registers))
+_values: Final = operator.attrgetter(*REGISTER_NAMES)
+_KINDS: Final = {kind.value: kind for kind in Kind}
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,17 +111,18 @@ def pull_message(datagram: bytes) -> Message:
     """
     if len(datagram) < _FIXED:
         raise VmmInternalError(failures.CHANNEL_MALFORMED, f"{len(datagram)} bytes, at least {_FIXED} needed")
-    kind, sequence, length = _HEADER.unpack_from(datagram)
-    if any(datagram[1:4]) or any(datagram[12:16]):
+    number, sequence, length = _HEADER.unpack_from(datagram)
+    if _RESERVED.unpack_from(datagram) != _NOTHING_RESERVED:
         raise VmmInternalError(failures.CHANNEL_MALFORMED, "reserved bytes are not zero")
-    if kind not in Kind.__members__.values():
-        raise VmmInternalError(failures.CHANNEL_MALFORMED, f"unknown kind {kind}")
+    kind = _KINDS.get(number)
+    if kind is None:
+        raise VmmInternalError(failures.CHANNEL_MALFORMED, f"unknown kind {number}")
     if length > MAX_DATA or len(datagram) != _FIXED + length:
         raise VmmInternalError(
             failures.CHANNEL_MALFORMED, f"{length} data bytes announced, {len(datagram) - _FIXED} present"
         )
     registers = Registers(*_REGISTERS.unpack_from(datagram, _HEADER.size))
-    return Message(Kind(kind), sequence, registers, datagram[_FIXED:])
+    return Message(kind, sequence, registers, datagram[_FIXED:])
 
 
 class Channel(Protocol):

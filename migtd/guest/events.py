@@ -18,6 +18,8 @@ from migtd.observer import Phase
 
 MAX_TEXT: Final = 2000
 """Texts are cut to this many characters before they are sent."""
+_MAX_REQUEST_ID: Final = 2**64 - 1
+_encode: Final = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False).encode
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +82,7 @@ def push_event(event: GuestEvent) -> bytes:
             }
         case NoteEvent(request_id, text):
             body = {"event": "note", "request_id": request_id, "text": text[:MAX_TEXT]}
-    return json.dumps(body, separators=(",", ":"), ensure_ascii=False).encode("utf-8", "replace")
+    return _encode(body).encode("utf-8", "replace")
 
 
 def pull_event(data: bytes) -> GuestEvent:
@@ -88,8 +90,9 @@ def pull_event(data: bytes) -> GuestEvent:
     try:
         body = json.loads(data)
         request_id = body["request_id"]
-        if not isinstance(request_id, int) or len(data) > MAX_DATA:
-            raise ValueError("request_id is no integer")  # noqa: TRY301 - one error for every malformed event
+        # By its exact type: JSON's true is an int to isinstance.
+        if type(request_id) is not int or not 0 <= request_id <= _MAX_REQUEST_ID or len(data) > MAX_DATA:
+            raise ValueError("request_id is no u64")  # noqa: TRY301 - one error for every malformed event
         match body["event"]:
             case "phase":
                 return PhaseEvent(request_id, Phase(body["phase"]))

@@ -9,6 +9,9 @@ A buffer is given back when the VMM has answered in it. If the guest stopped wai
 task), the VMM may still write, so the buffer stays allocated. An open WaitForRequest or Receive is taken up by the next
 call of its kind: no answer is lost. Any other is set aside until its answer is there, or until the VMM has acknowledged
 the report that ends the request; after that acknowledgement it writes into no buffer of the request.
+
+Whoever waits for requests keeps one page in reserve, so that a request which failed for want of memory is still
+reported.
 """
 
 from __future__ import annotations
@@ -23,8 +26,8 @@ from typing import Final
 
 from migtd import failures
 from migtd.deadlines import Deadlines
-from migtd.errors import MigrationResult, MigTDError, NetworkError, OutOfResource, VmmCanceled
-from migtd.guest.abi import TRANSPORT_VECTOR, VMCALL_SERVICE_VECTOR
+from migtd.errors import MigrationResult, MigTDError, NetworkError, OutOfResource, TdxModuleError, VmmCanceled
+from migtd.guest.abi import PAGE_SIZE, TRANSPORT_VECTOR, VMCALL_SERVICE_VECTOR
 from migtd.guest.ghci import (
     FAILED_CANCELED,
     FAILED_PEER_GONE,
@@ -88,6 +91,9 @@ class GhciServices:
         self._set_aside: list[_SetAside] = []
         """Buffers whose answer nobody waits for."""
         self._freed = asyncio.Event()
+        self._reserve: SharedBuffer | None = None
+        """One page for a report when there is no other; `_lent_reserve` while it serves as that."""
+        self._lent_reserve: SharedBuffer | None = None
 
     async def wait_for_request(self) -> tuple[int, bytes]:
         """The next request: status u64 (byte 0 should be 1, byte 1 is the operation) and payload.
@@ -100,12 +106,14 @@ class GhciServices:
             with self._freed_on_refusal(buffer):
                 self._guest.vmcall.migtd_wait_for_request(buffer, VMCALL_SERVICE_VECTOR)
             self._waiting = buffer
+            self._keep_reserve()
         buffer = self._waiting
         status, length = await self._answer(buffer, VMCALL_SERVICE_VECTOR, _holds_request)
         if not status:
             # A length without a status is no answer, or one that is being written right now. By the time a call
-            # returns, the VMM has finished what it was at.
-            self._guest.tdcall.vp_info()
+            # returns, the VMM has finished what it was at; what the call answers does not matter.
+            with contextlib.suppress(TdxModuleError):
+                self._guest.tdcall.vp_info()
             status, length = _header(buffer)
         payload = buffer.read(HEADER.size, min(length, buffer.size - HEADER.size))
         self._waiting = None
@@ -190,7 +198,10 @@ class GhciServices:
     async def _answer(
         self, buffer: SharedBuffer, vector: int, answered: Callable[[int, int, int], bool]
     ) -> tuple[int, int]:
-        """Wait until the header satisfies `answered`; return the very copy that did."""
+        """Wait until the header satisfies `answered`; return the very copy that did.
+
+        What wakes this wait may as well be the answer in a buffer that was set aside.
+        """
         size = buffer.size - HEADER.size
         seen = self._guest.interrupts.count(vector)
         while True:
@@ -198,6 +209,7 @@ class GhciServices:
             if answered(status, length, size):
                 return status, length
             seen = await self._guest.interrupts.wait(vector, seen)
+            self._reclaim()
 
     def _allocate(self, size: int) -> SharedBuffer:
         self._reclaim()
@@ -209,23 +221,37 @@ class GhciServices:
         return buffer
 
     async def _filled_when_there_is_room(self, data: bytes) -> SharedBuffer:
-        """As `_filled`, but what other requests give back within the report deadline is waited for."""
-        try:
-            return self._filled(data)
-        except OutOfResource as error:
-            shortage = error
-        try:
+        """As `_filled`, or in the reserve; what is given back within the report deadline is waited for."""
+        with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(self._deadlines.report):
                 while True:
                     self._freed.clear()
-                    await self._freed.wait()
                     with contextlib.suppress(OutOfResource):
-                        return self._filled(data)
-        except TimeoutError:
-            raise shortage from None
+                        return self._filled_somewhere(data)
+                    await self._freed.wait()
+        return self._filled_somewhere(data)
+
+    def _filled_somewhere(self, data: bytes) -> SharedBuffer:
+        try:
+            return self._filled(data)
+        except OutOfResource:
+            buffer = self._reserve
+            if buffer is None or HEADER.size + len(data) > buffer.size:
+                raise
+            self._reserve, self._lent_reserve = None, buffer
+            buffer.write(0, HEADER.pack(0, len(data)) + data)
+            return buffer
+
+    def _keep_reserve(self) -> None:
+        if self._reserve is None and self._lent_reserve is None:
+            with contextlib.suppress(OutOfResource):
+                self._reserve = self._guest.memory.allocate(PAGE_SIZE)
 
     def _free(self, buffer: SharedBuffer) -> None:
-        buffer.free()
+        if buffer is self._lent_reserve:
+            self._reserve, self._lent_reserve = buffer, None
+        else:
+            buffer.free()
         self._freed.set()
 
     @contextlib.contextmanager

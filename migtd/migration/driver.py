@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from typing import Protocol
+from typing import Final, Protocol
 
 from migtd import failures
 from migtd.attestation.mode import AttestationMode
@@ -14,6 +14,9 @@ from migtd.errors import MigTDError, NetworkError
 from migtd.migration.data import ExchangeInformation
 from migtd.migration.session import EvidenceNeeded, PeerInformation, PhaseEntered, SessionProtocol
 from migtd.observer import Phase
+
+PORTION: Final = 4096
+"""Most bytes that a session gets in one turn of the event loop: 150 of the smallest TLS records."""
 
 
 class Transport(Protocol):
@@ -81,10 +84,21 @@ class _Driver:
             data = await self._transport.receive(self._request_id)
             # A session that is content with an early end says so by an event; one that stays silent waits in vain.
             ended = not data
-            self._session.receive_data(data)
+            await self._take(data)
+        return self._peer
+
+    async def _take(self, data: bytes) -> None:
+        """Feed the session, in portions: what each costs is the peer's choice.
+
+        Neither that, nor a host that always has data at once, may stop the deadline or the other requests.
+        """
+        for offset in range(0, max(len(data), 1), PORTION):
+            await asyncio.sleep(0)
+            self._session.receive_data(data[offset : offset + PORTION])
             await self._drain_events()
             await self._flush()
-        return self._peer
+            if self._peer is not None:
+                return
 
     async def send_last_words(self, refusal: MigTDError, end: float) -> None:
         try:

@@ -52,6 +52,9 @@ class LogLevel(enum.IntEnum):
     TRACE = 5
 
 
+_LEVELS: Final = {level.value: level for level in LogLevel}
+
+
 @dataclass(frozen=True, slots=True)
 class LogEntry:
     """One entry. `id` is 1..2^64-1; `request_id` is NO_REQUEST where the entry belongs to none."""
@@ -108,14 +111,33 @@ def pull_log_page(page: bytes) -> list[LogEntry]:
     For the VMM: neither offsets nor lengths nor level are trusted, reading stops at the first thing that cannot be. An
     entry of an unknown level is left out. Control characters are replaced, so that a guest cannot write to a terminal.
     """
-    if len(page) != PAGE_SIZE:
+    ring = _ring(page)
+    if ring is None:
         return []
-    signature, _, _, start, end = _HEADER.unpack_from(page)
-    if signature != SIGNATURE or not (LOG_HEADER_SIZE <= start <= PAGE_SIZE and LOG_HEADER_SIZE <= end <= PAGE_SIZE):
-        return []
+    start, end = ring
     if start <= end:
         return _pull_run(page, start, end)
     return _pull_run(page, start, PAGE_SIZE) + _pull_run(page, LOG_HEADER_SIZE, end)
+
+
+def pull_log_page_from(page: bytes, at: int, last_id: int) -> list[LogEntry]:
+    """The entries behind the one with `last_id`, whose end was at offset `at`: what a reader that looks often needs.
+
+    As careful as `pull_log_page`, of which it gives the last entries. Empty if they cannot be told in this way, because
+    the ring has run over `at` or there are none: then the whole page is to be read.
+    """
+    ring = _ring(page)
+    if ring is None or not LOG_HEADER_SIZE <= at <= PAGE_SIZE:
+        return []
+    start, end = ring
+    if start <= at <= end or at <= end < start:
+        entries = _pull_run(page, at, end)
+    elif end < start <= at:
+        entries = _pull_run(page, at, PAGE_SIZE) + _pull_run(page, LOG_HEADER_SIZE, end)
+    else:
+        return []
+    # Somewhere inside an entry there is hardly ever the next id; a guest that writes it there spoils its own log.
+    return entries if entries and entries[0].id == last_id + 1 else []
 
 
 class MigTdLog:
@@ -182,6 +204,15 @@ class MigTdLog:
         shared.write(_END_OFFSET, page[_END_OFFSET:LOG_HEADER_SIZE])
 
 
+def _ring(page: bytes) -> tuple[int, int] | None:
+    """Start and end of a page, or None if it is no log page."""
+    if len(page) != PAGE_SIZE:
+        return None
+    signature, _, _, start, end = _HEADER.unpack_from(page)
+    bounded = LOG_HEADER_SIZE <= start <= PAGE_SIZE and LOG_HEADER_SIZE <= end <= PAGE_SIZE
+    return (start, end) if signature == SIGNATURE and bounded else None
+
+
 def _pull_run(page: bytes, at: int, limit: int) -> list[LogEntry]:
     """Entries in [at, limit): up to the zeros behind the last one, or to the first that does not fit."""
     entries = []
@@ -191,7 +222,7 @@ def _pull_run(page: bytes, at: int, limit: int) -> list[LogEntry]:
         at = text_at + length
         if entry_id == 0 or at > limit:
             break
-        if level in LogLevel.__members__.values():
+        if level in _LEVELS:
             text = page[text_at:at].decode("utf-8", "replace").translate(_NO_CONTROLS)
-            entries.append(LogEntry(entry_id, request_id, LogLevel(level), text))
+            entries.append(LogEntry(entry_id, request_id, _LEVELS[level], text))
     return entries

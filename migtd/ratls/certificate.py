@@ -7,6 +7,7 @@ extension values without an inner DER wrapper, which the certificate builders at
 
 from __future__ import annotations
 
+import functools
 import hashlib
 from collections.abc import Iterable
 from typing import Final, TypeAlias
@@ -131,6 +132,7 @@ def _extension(oid: str, value: bytes, *, critical: bytes = b"") -> bytes:
     return _der(_SEQUENCE, _oid(oid), critical, _der(_OCTET_STRING, value))
 
 
+@functools.cache  # of constants of this project only
 def _oid(dotted: str) -> bytes:
     encoded: bytes = core.ObjectIdentifier(dotted).dump()
     return encoded

@@ -166,6 +166,9 @@ class RaTlsSession:
             # A client saw this inside the callback; a server can see it only now, still before any application data.
             tls.refuse()
             raise SecureSessionError(failures.CERTIFICATE_COUNT, f"{count} certificates")
+        if not tls.peer_saw_certificate:
+            tls.refuse()
+            raise SecureSessionError(failures.CERTIFICATE_UNASKED)
         self._state = _State.EXCHANGE
         self._events.append(PhaseEntered(Phase.EXCHANGE))
         tls.write(push_exchange_information(self._context.local))

@@ -32,6 +32,8 @@ GROUP: Final = "secp384r1"
 
 _READ_SIZE: Final = 65_536
 _RECORD_HEADER: Final = 5
+_FINISHED_ALONE: Final = 6 + 5 + 4 + 48 + 1 + 16
+"""Bytes of a client's last flight without certificate: ChangeCipherSpec, then a record with Finished under SHA-384."""
 _UNDECIPHERABLE: Final = b"\x17\x03\x03\x00\x11" + bytes(17)
 """A record that no key decrypts; see TlsEndpoint.refuse."""
 
@@ -124,6 +126,8 @@ class TlsEndpoint:
         self._refusal: MigTDError | None = None
         self._alert: int | None = None
         self._done = False
+        self._out = b""
+        self._last_flight_size = 0
         self._connection = SSL.Connection(_context(role, key, certificate, self._on_certificate))
         self._connection.set_info_callback(self._on_info)
         if role is TlsRole.CLIENT:
@@ -152,6 +156,15 @@ class TlsEndpoint:
         # OpenSSL counts the peer's own certificate into the chain on a client, and not on a server.
         return len(chain) if self._role is TlsRole.CLIENT else 1 + len(chain)
 
+    @property
+    def peer_saw_certificate(self) -> bool:
+        """Whether the peer asked for this end's certificate and so was shown it; meaningful once the handshake is done.
+
+        A server always shows its own. Whether a client was asked for one OpenSSL does not tell, but the size does of
+        what the client sent last: a certificate comes with a signature, which alone is larger than Finished.
+        """
+        return self._role is TlsRole.SERVER or self._last_flight_size > _FINISHED_ALONE
+
     def feed(self, data: bytes) -> None:
         """Take bytes from the peer; nothing is looked at before `handshake` or `read`."""
         if data:
@@ -164,6 +177,8 @@ class TlsEndpoint:
         """
         if not self._done and self._attempt(self._finish_handshake):
             self._done = True
+            self._out = self._drain()
+            self._last_flight_size = len(self._out)
         return self._done
 
     def read(self, size: int) -> bytes:
@@ -176,12 +191,8 @@ class TlsEndpoint:
 
     def data_to_send(self) -> bytes:
         """Everything that waits to go to the peer, once."""
-        portions = []
-        while True:
-            try:
-                portions.append(self._connection.bio_read(_READ_SIZE))
-            except SSL.WantReadError:
-                return b"".join(portions)
+        data, self._out = self._out + self._drain(), b""
+        return data
 
     def refuse(self) -> None:
         """End a session whose handshake is done with a fatal alert (bad_record_mac), whatever the peer sent since.
@@ -195,6 +206,14 @@ class TlsEndpoint:
                 pass
         except SSL.Error:
             return
+
+    def _drain(self) -> bytes:
+        portions = []
+        while True:
+            try:
+                portions.append(self._connection.bio_read(_READ_SIZE))
+            except SSL.WantReadError:
+                return b"".join(portions)
 
     def _finish_handshake(self) -> bool:
         self._connection.do_handshake()
