@@ -14,67 +14,16 @@ import sys
 from pathlib import Path
 
 import pytest
-from asn1crypto import core
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.hazmat.primitives.hashes import SHA384
-from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from OpenSSL import SSL, crypto
+
+from tests.interop.certificates import reference_certificate
 
 ROOT = Path(__file__).parents[2]
 ZERO_EXCHANGE = bytes(32) + struct.pack("<HHI", 0, 0, 0)
 
 pytestmark = pytest.mark.engine
-
-
-def der(tag, *parts):
-    content = b"".join(parts)
-    if len(content) < 128:
-        return bytes((tag, len(content))) + content
-    length = len(content).to_bytes(-(-len(content).bit_length() // 8), "big")
-    return bytes((tag, 0x80 | len(length))) + length + content
-
-
-def oid(dotted):
-    return bytes(core.ObjectIdentifier(dotted).dump())
-
-
-def extension(dotted, value, *, critical=False):
-    return der(0x30, oid(dotted), b"\x01\x01" + (b"\xff" if critical else b"\0"), der(0x04, value))
-
-
-def reference_certificate(key):
-    algorithm = der(0x30, oid("1.2.840.10045.4.3.3"))
-    name = der(
-        0x30,
-        der(0x31, der(0x30, oid("2.5.4.6"), der(0x13, b"XX"))),
-        der(0x31, der(0x30, oid("2.5.4.7"), der(0x0C, b"Default City"))),
-        der(0x31, der(0x30, oid("2.5.4.10"), der(0x0C, b"Default Company Ltd"))),
-    )
-    point = key.public_key().public_bytes(Encoding.X962, PublicFormat.UncompressedPoint)
-    usages = der(
-        0x30, oid("1.3.6.1.5.5.7.3.1"), oid("1.3.6.1.5.5.7.3.2"), oid("1.2.840.113741.1.5.5.1.1")
-    )  # fmt: skip
-    tbs = der(
-        0x30,
-        b"\xa0\x03\x02\x01\x02\x02\x01\x01",
-        algorithm,
-        name,
-        der(0x30, der(0x18, b"19700101000000Z"), der(0x18, b"99991231235959Z")),
-        name,
-        der(0x30, der(0x30, oid("1.2.840.10045.2.1"), oid("1.3.132.0.34")), der(0x03, b"\0", point)),
-        der(
-            0xA3,
-            der(
-                0x30,
-                extension("2.5.29.15", b"\x03\x02\x07\x80", critical=True),
-                extension("2.5.29.37", usages),
-                extension("1.2.840.113741.1.5.5.1.3", bytes(200)),
-                extension("1.2.840.113741.1.5.5.1.2", bytes(822)),
-            ),
-        ),
-    )
-    return der(0x30, tbs, algorithm, der(0x03, b"\0", key.sign(tbs, ec.ECDSA(SHA384()))))
 
 
 class ReferenceLikePeer:
