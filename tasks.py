@@ -11,9 +11,10 @@ from invoke.context import Context
 
 from lab import options as asked
 from lab.errors import ExitStatus
-from lab.task import seconds, task, whole_number
+from lab.task import at_most_one, seconds, task, whole_number
 
 LAB = {"name": "lab's name; default: lab- and 6 hex digits of this checkout's path", "engine": "docker or process"}
+LAB_FILE = "lab.yaml"
 DATA = {"json": "data on standard output, as JSON; talk stays on standard error"}
 
 
@@ -112,22 +113,40 @@ def status(
     all_checkouts: bool = False,
 ) -> ExitStatus:
     """Show labs, their hosts and MigTDs, and their migrations."""
-    from lab import observe
+    from lab import status as labs
 
-    return observe.status(asked.StatusOptions(name=name, engine=engine, json=json, all_checkouts=all_checkouts))
+    return labs.status(asked.StatusOptions(name=name, engine=engine, json=json, all_checkouts=all_checkouts))
 
 
-@task(help={**LAB, "follow": "go on until interrupted"}, short={"name": "n", "engine": "e", "follow": "f"})
-def logs(_context: Context, *, name: str | None = None, engine: str | None = None, follow: bool = False) -> ExitStatus:
+@task(
+    help={**LAB, "follow": "go on until interrupted", "json": "one JSON object a line, with the role that printed it"},
+    short={"name": "n", "engine": "e", "follow": "f"},
+)
+def logs(
+    _context: Context,
+    *,
+    name: str | None = None,
+    engine: str | None = None,
+    follow: bool = False,
+    json: bool = False,
+) -> ExitStatus:
     """Show what the MigTDs and hosts of a lab printed."""
     from lab import observe
 
-    return observe.logs(asked.LogsOptions(name=name, engine=engine, follow=follow))
+    return observe.logs(asked.LogsOptions(name=name, engine=engine, follow=follow, json=json))
 
 
-@task(help={**LAB, "follow": "go on until interrupted"}, short={"name": "n", "engine": "e", "follow": "f"})
+@task(
+    help={**LAB, "follow": "go on until interrupted", "json": "events always are; a failure is then JSON too"},
+    short={"name": "n", "engine": "e", "follow": "f"},
+)
 def events(
-    _context: Context, *, name: str | None = None, engine: str | None = None, follow: bool = False
+    _context: Context,
+    *,
+    name: str | None = None,
+    engine: str | None = None,
+    follow: bool = False,
+    json: bool = False,  # noqa: ARG001 - read where failures are told
 ) -> ExitStatus:
     """Print the history of a lab as JSON lines: calls, interrupts, frames, phases, results."""
     from lab import observe
@@ -136,16 +155,18 @@ def events(
 
 
 @task(
-    help={**LAB, "role": "host, or host/migtd as `./inv status` shows them; default: the first host"},
-    short={"name": "n", "engine": "e", "role": "r"},
+    help={**LAB, "role": "HOST or HOST/MIGTD"},
+    short={"name": "n", "engine": "e"},
+    trailing="role",
+    form="[ROLE]",
 )
 def shell(
-    _context: Context, *, role: str | None = None, name: str | None = None, engine: str | None = None
+    _context: Context, *, role: list[str] | None = None, name: str | None = None, engine: str | None = None
 ) -> ExitStatus:
-    """Open a shell where a host or MigTD of a lab runs."""
+    """Open a shell where a host or MigTD runs: HOST or HOST/MIGTD as `./inv status` shows them, or the first host."""
     from lab import observe
 
-    return observe.shell(asked.ShellOptions(role=role, name=name, engine=engine))
+    return observe.shell(asked.ShellOptions(role=at_most_one(role, "role"), name=name, engine=engine))
 
 
 @task(
@@ -173,6 +194,32 @@ def images(_context: Context, *, json: bool = False, offline: bool = False) -> E
     from lab import image_commands
 
     return image_commands.images(asked.ImagesOptions(json=json, offline=offline))
+
+
+@task(
+    help={
+        **DATA,
+        "engine": "docker or process; default: every engine that answers",
+        "only": "this row only; may be given several times",
+        "quick": "few repetitions and nothing cold: to see that it works, not how fast it is",
+        "write": "put the table into docs/performance.md",
+    },
+    iterable=["only"],
+    short={"engine": "e"},
+)
+def bench(
+    _context: Context,
+    *,
+    engine: str | None = None,
+    only: list[str] | None = None,
+    quick: bool = False,
+    write: bool = False,
+    json: bool = False,
+) -> ExitStatus:
+    """Measure sessions, starts, memory and images against their targets."""
+    from lab.bench import command
+
+    return command.bench(asked.BenchOptions(engine=engine, only=tuple(only or ()), quick=quick, write=write, json=json))
 
 
 @task(help={"force": "even while labs of this checkout run"})
@@ -223,20 +270,21 @@ def run_tests(
     return developer.run_tests(selection, os.environ)
 
 
-@task(help={"file": "where to write it"}, short={"file": "f"})
-def init(_context: Context, *, file: str = "lab.yaml") -> ExitStatus:
-    """Write a commented lab file to start from."""
+@task(help={"file": "lab file"}, trailing="file", form="[FILE]")
+def init(_context: Context, *, file: list[str] | None = None) -> ExitStatus:
+    """Write a commented lab file to start from; lab.yaml if no FILE is named."""
     from lab import labfile_commands
 
-    return labfile_commands.init(asked.InitOptions(file=Path(file)))
+    return labfile_commands.init(asked.InitOptions(file=Path(at_most_one(file, "file") or LAB_FILE)))
 
 
-@task(help={"file": "lab file", **DATA}, short={"file": "f"})
-def validate(_context: Context, *, file: str = "lab.yaml", json: bool = False) -> ExitStatus:
-    """Check a lab file and print the lab that it describes."""
+@task(help={**DATA, "file": "lab file"}, trailing="file", form="[FILE]")
+def validate(_context: Context, *, file: list[str] | None = None, json: bool = False) -> ExitStatus:
+    """Check a lab file, lab.yaml if no FILE is named, and print the lab that it describes."""
     from lab import labfile_commands
 
-    return labfile_commands.validate(asked.ValidateOptions(file=Path(file), json=json))
+    options = asked.ValidateOptions(file=Path(at_most_one(file, "file") or LAB_FILE), json=json)
+    return labfile_commands.validate(options)
 
 
 def _path(value: str | None) -> Path | None:
@@ -252,6 +300,7 @@ namespace = Collection(
     shell,
     down,
     images,
+    bench,
     clean,
     doctor,
     check,

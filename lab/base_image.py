@@ -85,7 +85,8 @@ def debian_recipe(root: Path) -> str:
 
 def image_id(reference: str) -> str | None:
     """Id of an image that the engine has, else None. Raises EngineError if the engine itself fails."""
-    done = docker_cli.attempt([docker_cli.CLIENT, "image", "inspect", "--format", "{{.Id}}", reference])
+    command = [docker_cli.CLIENT, "image", "inspect", "--format", "{{.Id}}", reference]
+    done = docker_cli.attempt(command, limit=docker_cli.ANSWER_LIMIT)
     if done.status == 0:
         return done.stdout.strip()
     if "No such image" in done.stderr:
@@ -142,7 +143,7 @@ def _build_debian(root: Path, reference: str, progress: Progress) -> None:
         )
         labels = (f"{IMAGES_LABEL}=base", f"org.opencontainers.image.title=MigTD Lab base (Debian {DEBIAN_SUITE})")
         changes = [part for label in labels for part in ("--change", f"LABEL {label.partition('=')[0]}={_json(label)}")]
-        docker_cli.docker("import", *changes, "--change", 'CMD ["python3"]', str(archive), reference)
+        docker_cli.run([docker_cli.CLIENT, "import", *changes, "--change", 'CMD ["python3"]', str(archive), reference])
 
 
 def _probe(reference: str, origin: Origin, recipe: str) -> BaseImage:

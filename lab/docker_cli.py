@@ -12,12 +12,12 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 from lab import failures
 from lab.errors import EngineError
+from lab.programs import Completed, run_program
 from migtd.errors import FailureKind
 
 CLIENT: Final = "docker"
@@ -25,24 +25,33 @@ SHOWN_LINES: Final = 15
 """Lines of a failed command's output that go into the failure; its end tells most."""
 
 
-@dataclass(frozen=True, slots=True)
-class Completed:
-    """A command that ran: its exit status and what it printed, as text."""
-
-    status: int
-    stdout: str
-    stderr: str
+ANSWER_LIMIT: Final = 60.0
+"""Seconds that the engine has to answer a short question. One that says nothing would hold up the lab without end."""
+LOOK_LIMIT: Final = 15.0
+"""Seconds that it has to say whether it is there at all."""
 
 
-def attempt(command: list[str], *, stdin: bytes = b"", environment: Mapping[str, str] | None = None) -> Completed:
-    """Run a command to its end. Raises EngineError (LAB-ENGINE-MISSING) only where there is no such program."""
+def attempt(
+    command: list[str],
+    *,
+    stdin: bytes = b"",
+    environment: Mapping[str, str] | None = None,
+    limit: float | None = None,
+    keep_open: tuple[int, ...] = (),
+) -> Completed:
+    """Run a command to its end, or for `limit` seconds. `keep_open` are descriptors that it holds meanwhile.
+
+    Raises EngineError: LAB-ENGINE-MISSING where there is no such program, LAB-ENGINE-LOST after the limit.
+    """
     try:
-        done = subprocess.run(command, input=stdin, capture_output=True, check=False, env=environment)
+        return run_program(command, stdin=stdin, environment=environment, limit=limit, keep_open=keep_open)
     except FileNotFoundError as error:
         raise EngineError(failures.ENGINE_MISSING, f"no `{command[0]}` on PATH") from error
     except PermissionError as error:
         raise EngineError(failures.ENGINE_MISSING, f"`{command[0]}` cannot be run: {error.strerror}") from error
-    return Completed(done.returncode, done.stdout.decode(errors="replace"), done.stderr.decode(errors="replace"))
+    except subprocess.TimeoutExpired as error:
+        words = " ".join(command[:3])
+        raise EngineError(failures.ENGINE_LOST, f"`{words}` had no answer for {limit:g} s") from error
 
 
 def run(
@@ -51,21 +60,23 @@ def run(
     stdin: bytes = b"",
     environment: Mapping[str, str] | None = None,
     otherwise: FailureKind = failures.ENGINE_REFUSED,
+    limit: float | None = None,
+    keep_open: tuple[int, ...] = (),
 ) -> str:
-    """Run a command that must succeed, and give its standard output.
+    """Run a command that must succeed, and give its standard output. Arguments as of `attempt`.
 
     Raises EngineError: LAB-ENGINE-MISSING, LAB-ENGINE-DENIED, LAB-ENGINE-LOST, LAB-PORT-IN-USE, and `otherwise` for
     every other refusal.
     """
-    done = attempt(command, stdin=stdin, environment=environment)
+    done = attempt(command, stdin=stdin, environment=environment, limit=limit, keep_open=keep_open)
     if done.status:
         raise refusal(done.stderr or done.stdout, otherwise)
     return done.stdout
 
 
 def docker(*arguments: str) -> str:
-    """`docker ARGUMENTS`, which must succeed. Raises as `run` does."""
-    return run([CLIENT, *arguments])
+    """A short `docker ARGUMENTS`, which must succeed within ANSWER_LIMIT. Raises as `run` does."""
+    return run([CLIENT, *arguments], limit=ANSWER_LIMIT)
 
 
 def refusal(output: str, otherwise: FailureKind) -> EngineError:
@@ -81,7 +92,8 @@ def refusal(output: str, otherwise: FailureKind) -> EngineError:
 
 def server_version() -> str:
     """Version of the engine that answers. Raises EngineError: LAB-ENGINE-MISSING, -DENIED or -LOST."""
-    return run([CLIENT, "version", "--format", "{{.Server.Version}}"], otherwise=failures.ENGINE_LOST).strip()
+    command = [CLIENT, "version", "--format", "{{.Server.Version}}"]
+    return run(command, otherwise=failures.ENGINE_LOST, limit=LOOK_LIMIT).strip()
 
 
 def compose_command() -> list[str]:
@@ -89,7 +101,7 @@ def compose_command() -> list[str]:
 
     Raises EngineError (LAB-COMPOSE-MISSING).
     """
-    if shutil.which(CLIENT) and attempt([CLIENT, "compose", "version", "--short"]).status == 0:
+    if shutil.which(CLIENT) and attempt([CLIENT, "compose", "version", "--short"], limit=LOOK_LIMIT).status == 0:
         return [CLIENT, "compose"]
     stand_alone = Path(sys.executable).parent / "docker-compose"
     if stand_alone.exists():
@@ -105,7 +117,7 @@ _MEANINGS: Final = (
     (
         re.compile(
             r"Cannot connect to the Docker daemon|Is the docker daemon running|error during connect"
-            r"|failed to connect to the docker API|connection reset by peer|unexpected EOF"
+            r"|failed to connect to the docker API|connection reset by peer|broken pipe|\bEOF\b|i/o timeout"
         ),
         failures.ENGINE_LOST,
     ),

@@ -7,6 +7,7 @@ the machine.
 
 from __future__ import annotations
 
+import ctypes
 import enum
 import json
 import os
@@ -33,6 +34,8 @@ SOCKET_ROOM = 60
 """Bytes that a lab's own folders and socket names take below the state folder (names of 16 bytes)."""
 
 TPM_DEVICE = Path("/dev/tpmrm0")
+
+GNUTLS_LIBRARY = "libgnutls.so.30"
 
 
 class Verdict(enum.StrEnum):
@@ -73,6 +76,7 @@ class Machine:
     compose: str | LabFailure
     mmdebstrap: str | None
     tpm: bool
+    gnutls: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,6 +137,7 @@ def diagnose(machine: Machine) -> Diagnosis:
             if machine.tpm
             else f"no {TPM_DEVICE}: this is no Azure TDX machine; nothing needs it",
         ),
+        _gnutls(machine),
         _usable("docker", docker, "see the engine and Compose above; `--engine process` needs neither"),
         _usable("process", process, machine.processes.advice or "see the platform and the sockets' folder above"),
     )
@@ -157,7 +162,16 @@ def look(environ: Mapping[str, str]) -> Machine:
         compose=_version_of_compose(),
         mmdebstrap=shutil.which("mmdebstrap"),
         tpm=TPM_DEVICE.exists(),
+        gnutls=_is_library(GNUTLS_LIBRARY),
     )
+
+
+def _is_library(name: str) -> bool:
+    try:
+        ctypes.CDLL(name)
+    except OSError:
+        return False
+    return True
 
 
 def _version_of_engine() -> str | LabFailure:
@@ -223,6 +237,17 @@ def _base_image(machine: Machine) -> Finding:
         Verdict.LIMITED,
         "mmdebstrap is not installed",
         "needed only where no image registry answers (Debian, Ubuntu: apt install mmdebstrap)",
+    )
+
+
+def _gnutls(machine: Machine) -> Finding:
+    if machine.gnutls:
+        return Finding("GnuTLS", Verdict.OK, f"{GNUTLS_LIBRARY}: a peer in the project's own tests")
+    return Finding(
+        "GnuTLS",
+        Verdict.INFORMATION,
+        f"no {GNUTLS_LIBRARY}: only the project's own tests need it, and skip those with it as a peer",
+        "to run these too: install GnuTLS (Debian, Ubuntu: apt install gnutls-bin)",
     )
 
 

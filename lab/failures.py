@@ -61,6 +61,11 @@ USAGE_UNREADABLE = FailureKind(
     "the command line cannot be understood",
     "`./inv --help` shows its form; write --flag=VALUE where a value could be taken for a task",
 )
+DISK_FULL = FailureKind(
+    "LAB-DISK-FULL",
+    "there is no room left to write to",
+    "make room where standard output leads, for the checkout's .cache, and for the folder that `./inv doctor` names",
+)
 INTERNAL = FailureKind(
     "LAB-INTERNAL",
     "the lab met a state that its authors thought impossible",
@@ -94,12 +99,12 @@ FILE_MISSING = FailureKind(
 FILE_EXISTS = FailureKind(
     "LAB-FILE-EXISTS",
     "there is a file of that name already and it is left as it is",
-    "give another name with --file, or move the old file away",
+    "give another name, or move the old file away",
 )
 FILE_UNWRITABLE = FailureKind(
     "LAB-FILE-UNWRITABLE",
     "the file cannot be written",
-    "name a folder that exists and is yours with --file",
+    "name a file in a folder that exists and is yours",
 )
 NAME_INVALID = FailureKind(
     "LAB-NAME-INVALID",
@@ -153,6 +158,11 @@ ROLE_START_FAILED = FailureKind(
     "a role of the lab could not be started or ended at once",
     "see what it printed with `./inv logs`",
 )
+ROLE_ENDED = FailureKind(
+    "LAB-ROLE-ENDED",
+    "a part of the lab does not run any more",
+    "`./inv up` starts it again; `./inv logs` shows its last words, if the engine still has them",
+)
 ROLE_UNKNOWN = FailureKind(
     "LAB-ROLE-UNKNOWN",
     "the lab has no role of that name",
@@ -204,7 +214,7 @@ ENGINE_DENIED = FailureKind(
 ENGINE_LOST = FailureKind(
     "LAB-ENGINE-LOST",
     "the container engine does not answer",
-    "start it (systemctl start docker) or look at DOCKER_HOST and `docker context ls`, then try again",
+    "start it (systemctl start docker), look at DOCKER_HOST and `docker context ls`, or use `--engine process`",
 )
 ENGINE_REFUSED = FailureKind(
     "LAB-ENGINE-REFUSED",
@@ -252,6 +262,18 @@ STANDALONE_LATER = FailureKind(
     "LAB-STANDALONE-LATER",
     "this option belongs to a mode that this version does not have",
     "leave it out: this version migrates with --attestation accept-all, --session ra-tls and policy version 1",
+)
+
+# --- bench ---------------------------------------------------------------------------------------------------------
+BENCH_SESSION_FAILED = FailureKind(
+    "LAB-BENCH-SESSION-FAILED",
+    "a session did not end in success, so its time means nothing",
+    "run `./inv up`: it shows why",
+)
+BENCH_COMMAND_FAILED = FailureKind(
+    "LAB-BENCH-COMMAND-FAILED",
+    "a command whose time was to be measured failed",
+    "run it by itself; its last lines are above",
 )
 
 

@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from typing import Any, Final, TypeVar
 
 from lab import failures
 from lab.engines.base import Engine, Progress, RoleState
 from lab.errors import EngineError
+from lab.programs import in_thread
 from migtd.errors import LabFailure
 from vmm_stub.vmm.control.client import ApiRefused, ControlClient, ControlLost
 from vmm_stub.vmm.control.models import (
@@ -31,6 +32,8 @@ READY_LIMIT: Final = 60.0
 _READY_WAIT: Final = 2.0
 """Seconds of one question about health, after which the roles are looked at."""
 _RETRY: Final = 0.1
+ANSWER_LIMIT: Final = 30.0
+"""Seconds that a host has to answer, beyond what it was asked to wait: an engine or host that hangs is no answer."""
 
 T = TypeVar("T")
 
@@ -47,7 +50,7 @@ class Host:
 
     async def health(self, wait: float) -> Health:
         """Health once the host is ready, or after `wait` seconds."""
-        return await self._ask(lambda client: client.health(wait))
+        return await self._ask(lambda client: client.health(wait), wait)
 
     async def target_tds(self) -> list[TargetTdModel]:
         """All target TDs."""
@@ -67,13 +70,13 @@ class Host:
 
     async def outcome(self, migtd: str, request_id: int, timeout: float) -> MigrationModel:  # noqa: ASYNC109 - the host waits
         """The migration once it ended, or as it is after `timeout` seconds."""
-        return await self._ask(lambda client: client.outcome(migtd, request_id, timeout))
+        return await self._ask(lambda client: client.outcome(migtd, request_id, timeout), timeout)
 
     async def cancel(self, migtd: str, request_id: int) -> None:
         """Cancel one side."""
         await self._ask(lambda client: client.cancel(migtd, request_id))
 
-    async def events(self, after: int = 0, *, follow: bool = False) -> AsyncIterator[dict[str, Any]]:
+    async def events(self, after: int = 0, *, follow: bool = False) -> AsyncGenerator[dict[str, Any], None]:
         """The history above a sequence number; with `follow` without end."""
         async with self._client() as client, contextlib.aclosing(client.events(after, follow=follow)) as events:
             async for event in events:
@@ -84,9 +87,13 @@ class Host:
         for client in list(self._open):
             await self._drop(client)
 
-    async def _ask(self, question: Callable[[ControlClient], Awaitable[T]]) -> T:
-        async with self._client() as client:
-            return await question(client)
+    async def _ask(self, question: Callable[[ControlClient], Awaitable[T]], wait: float = 0.0) -> T:
+        limit = wait + ANSWER_LIMIT
+        try:
+            async with asyncio.timeout(limit), self._client() as client:
+                return await question(client)
+        except TimeoutError as error:
+            raise EngineError(failures.HOST_LOST, f"{self.name} of {self._lab}: no answer for {limit:g} s") from error
 
     @contextlib.asynccontextmanager
     async def _client(self) -> AsyncGenerator[ControlClient, None]:
@@ -163,7 +170,7 @@ async def _ready(engine: Engine, lab: str, host: Host, limit: float) -> None:
             # A host that has just been started may not listen yet; whether it still runs is asked next.
             last = str(error)
             await asyncio.sleep(_RETRY)
-        ended = await asyncio.to_thread(_ended_role, engine, lab, host.name)
+        ended = await in_thread(_ended_role, engine, lab, host.name)
         if ended:
             raise EngineError(failures.ROLE_START_FAILED, f"{ended} of {lab}: {last}")
     raise EngineError(failures.HOST_NOT_READY, f"{host.name} of {lab}: {last}")

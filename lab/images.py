@@ -163,7 +163,7 @@ def _build(target: str, reference: str, base: BaseImage, context: bytes) -> None
 def _present(references: dict[str, str]) -> set[str]:
     """Which of the references the engine has, all asked for at once: this is on the way of every `up`."""
     command = [docker_cli.CLIENT, "image", "inspect", "--format", "{{json .RepoTags}}", *references.values()]
-    done = docker_cli.attempt(command)
+    done = docker_cli.attempt(command, limit=docker_cli.ANSWER_LIMIT)
     if done.status and "No such image" not in done.stderr:
         raise docker_cli.refusal(done.stderr, failures.ENGINE_REFUSED)
     return {tag for line in done.stdout.splitlines() if line.startswith("[") for tag in json.loads(line)}

@@ -233,7 +233,11 @@ def _fault(document: Document, error: Any) -> Fault:
         case "string_pattern_mismatch":
             message = "a name is 1 to 32 of a-z, 0-9 and inner dashes"
         case "model_type" | "dict_type":
-            message = "keys with values are expected here"
+            message = "keys with values are expected here; `{}` where there is nothing to say"
+        case "too_short":
+            message = f"at least {error['ctx']['min_length']} expected here, not {error['ctx']['actual_length']}"
+        case "too_long":
+            message = f"at most {error['ctx']['max_length']} expected here"
         case _:
             message = str(error["msg"]).replace("Input should", "the value should")
     return Fault(document.line(path), path, message)
@@ -255,4 +259,4 @@ def _meant(word: str, known: Any) -> str:
 
 def _invalid(name: str, faults: list[Fault]) -> UsageError:
     ordered = sorted(faults, key=lambda fault: fault.line)[:50]
-    return UsageError(failures.FILE_INVALID, "\n".join(["", *(f"{name}:{fault}" for fault in ordered)]).rstrip())
+    return UsageError(failures.FILE_INVALID, "\n  ".join(["", *(f"{name}:{fault}" for fault in ordered)]).rstrip())

@@ -1,36 +1,22 @@
 # SPDX-License-Identifier: BSD-2-Clause-Patent
-"""`status`, `logs`, `events` and `shell`: looking at labs that run, without changing them."""
+"""`logs`, `events` and `shell`: looking into a lab that runs, without changing it."""
 
 from __future__ import annotations
 
-import asyncio
 import json
 import os
 import sys
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
-from typing import Any, Final
+from typing import Any
 
-from lab import engines, output
-from lab.engines.base import Engine, LabStatus, RoleState
+from lab import engines
+from lab.engines.base import LabStatus, RoleState
 from lab.errors import ExitStatus
 from lab.history import follow_events, merged_events
-from lab.hosts import Host, connected
+from lab.hosts import connected
 from lab.interrupts import run_interruptible
-from lab.names import checkout_path, resolve_lab_name
-from lab.options import EventsOptions, LogsOptions, ShellOptions, StatusOptions
-from migtd.errors import LabFailure
-from vmm_stub.vmm.control.models import MigrationModel
-
-ANSWER_LIMIT: Final = 5.0
-"""Seconds that a host has to answer a question of `status`."""
-MAX_ROWS: Final = 20
-"""Most migrations that `status` shows to people."""
-
-
-def status(options: StatusOptions) -> ExitStatus:
-    """Show the labs of this checkout (or of all, or one), their roles, and the migrations that their hosts remember."""
-    return run_interruptible(_status(options))
+from lab.names import resolve_lab_name
+from lab.options import EventsOptions, LogsOptions, ShellOptions
+from lab.programs import in_thread
 
 
 def logs(options: LogsOptions) -> ExitStatus:
@@ -56,120 +42,25 @@ def shell(options: ShellOptions) -> ExitStatus:
     os.execvp(command[0], command)  # noqa: S606 - the engine's own command, no shell string
 
 
-@dataclass(frozen=True, slots=True)
-class _Seen:
-    """A lab and what its hosts tell: migrations by host, and the failure of each host that did not answer."""
-
-    lab: LabStatus
-    migrations: dict[str, list[MigrationModel]]
-    silent: dict[str, LabFailure | TimeoutError]
-
-
-async def _status(options: StatusOptions) -> ExitStatus:
-    asked = await asyncio.to_thread(engines.usable, options.engine)
-    found = await asyncio.to_thread(_labs, options, asked)
-    seen = await asyncio.gather(*(_look(engine, lab) for engine, lab in found))
-    if options.json:
-        sys.stdout.write(json.dumps({"schema": 1, "labs": [_document(each) for each in seen]}) + "\n")
-        return ExitStatus.SUCCESS
-    console = output.console()
-    for each in seen:
-        _show(console, each)
-    if not seen:
-        console.print("no labs")
-        output.show_next(console, ["./inv up"])
-    return ExitStatus.SUCCESS
-
-
-def _labs(options: StatusOptions, asked: Sequence[Engine]) -> list[tuple[Engine, LabStatus]]:
-    here = str(checkout_path())
-    name = resolve_lab_name(options.name) if options.name is not None else None
-
-    def meant(lab: LabStatus) -> bool:
-        return lab.lab == name if name is not None else options.all_checkouts or lab.checkout == here
-
-    return [(engine, lab) for engine in asked for lab in engine.labs() if meant(lab)]
-
-
-async def _look(engine: Engine, lab: LabStatus) -> _Seen:
-    """Ask every host that runs for its migrations."""
-    running = [role.name for role in lab.roles if role.role == "host" and role.state is RoleState.RUNNING]
-    seen = _Seen(lab, {}, {})
-    async with connected(engine, lab.lab, running) as hosts:
-
-        async def ask(host: Host) -> None:
-            try:
-                async with asyncio.timeout(ANSWER_LIMIT):
-                    seen.migrations[host.name] = await host.migrations()
-            except (LabFailure, TimeoutError) as error:
-                seen.silent[host.name] = error
-
-        await asyncio.gather(*(ask(host) for host in hosts.values()))
-    return seen
-
-
-def _document(seen: _Seen) -> dict[str, Any]:
-    return {
-        "lab": seen.lab.lab,
-        "engine": seen.lab.engine,
-        "checkout": seen.lab.checkout,
-        "roles": [asdict(role) for role in seen.lab.roles],
-        "silent": sorted(seen.silent),
-        "migrations": [
-            {"host": host, **migration.model_dump(mode="json", exclude={"outcome"}), **_ended(migration)}
-            for host, migrations in sorted(seen.migrations.items())
-            for migration in migrations
-        ],
-    }
-
-
-def _ended(migration: MigrationModel) -> dict[str, Any]:
-    outcome = migration.outcome
-    if outcome is None:
-        return {"result": None, "code": None, "error": None}
-    error = outcome.error.model_dump() if outcome.error else None
-    return {"result": outcome.result, "code": outcome.code, "error": error}
-
-
-def _show(console: Any, seen: _Seen) -> None:
-    from rich.table import Table  # noqa: PLC0415 - loading it takes longer than a status for programs
-
-    table = Table(title=f"{seen.lab.lab}  engine {seen.lab.engine}  {seen.lab.checkout}", title_justify="left")
-    for column in ("role", "state", "id", "note"):
-        table.add_column(column)
-    for role in seen.lab.roles:
-        colour = "green" if role.state is RoleState.RUNNING else "red"
-        silent = "does not answer" if role.role == "host" and role.name in seen.silent else ""
-        table.add_row(role.path, f"[{colour}]{role.state.value}[/]", role.id, role.detail or silent)
-    console.print(table)
-    rows = [(host, each) for host, migrations in sorted(seen.migrations.items()) for each in migrations]
-    if not rows:
-        return
-    table = Table(title="migrations", title_justify="left")
-    for column in ("id", "role", "MigTD", "state", "result", "ms"):
-        table.add_column(column, justify="right" if column in {"id", "ms"} else "left")
-    for host, each in sorted(rows, key=lambda row: (row[1].request_id, row[1].role.value), reverse=True)[:MAX_ROWS]:
-        result = each.outcome.result if each.outcome else ""
-        colour = "green" if each.outcome and each.outcome.code == 0 else "red"
-        duration = "" if each.duration_ms is None else f"{each.duration_ms:.1f}"
-        table.add_row(
-            str(each.request_id),
-            each.role.value,
-            f"{host}/{each.migtd}",
-            each.state.value,
-            f"[{colour}]{result}[/]" if result else "",
-            duration,
-        )
-    console.print(table)
-    if len(rows) > MAX_ROWS:
-        console.print(f"the latest {MAX_ROWS} of {len(rows)}; all with --json")
+def readable(line: str) -> str:
+    """A line of a role as people read it: a host's JSON becomes `time [level] event key=value`, as MigTDs print."""
+    told = _structured(line)
+    if told is None:
+        return line
+    time, level, event = (str(told.pop(key)) for key in _HEAD)
+    rest = "".join(f" {key}={_id_as_people_read_it(value)}" for key, value in told.items() if value is not None)
+    return f"{time} [{level:9}] {event}{rest}"
 
 
 async def _logs(options: LogsOptions) -> ExitStatus:
     name = resolve_lab_name(options.name)
-    engine, _ = await asyncio.to_thread(engines.find, name, options.engine)
+    engine, _ = await in_thread(engines.find, name, options.engine)
     async for role, line in engine.logs(name, follow=options.follow):
-        sys.stdout.write(f"{role} | {line}\n")
+        if options.json:
+            told = _structured(line) or {"text": line}
+            sys.stdout.write(json.dumps({"role": role, **told}, ensure_ascii=False) + "\n")
+        else:
+            sys.stdout.write(f"{role} | {readable(line)}\n")
         if options.follow:
             sys.stdout.flush()
     return ExitStatus.SUCCESS
@@ -177,11 +68,8 @@ async def _logs(options: LogsOptions) -> ExitStatus:
 
 async def _events(options: EventsOptions) -> ExitStatus:
     name = resolve_lab_name(options.name)
-    engine, found = await asyncio.to_thread(engines.find, name, options.engine)
-    for role in found.roles:
-        if role.role == "host" and role.state is not RoleState.RUNNING:
-            sys.stderr.write(f"{role.path} has ended: its history is lost with it\n")
-    running = [role.name for role in found.roles if role.role == "host" and role.state is RoleState.RUNNING]
+    engine, found = await in_thread(engines.find, name, options.engine)
+    running = _running_hosts(found)
     async with connected(engine, name, running) as hosts:
         source = follow_events if options.follow else merged_events
         async for event in source(list(hosts.values())):
@@ -189,3 +77,30 @@ async def _events(options: EventsOptions) -> ExitStatus:
             if options.follow:
                 sys.stdout.flush()
     return ExitStatus.SUCCESS
+
+
+def _running_hosts(found: LabStatus) -> list[str]:
+    """The hosts that can be asked; of the others it is said that they cannot."""
+    for role in found.roles:
+        if role.role == "host" and role.state is not RoleState.RUNNING:
+            sys.stderr.write(f"{role.path} has ended: its history is lost with it\n")
+    return [role.name for role in found.roles if role.role == "host" and role.state is RoleState.RUNNING]
+
+
+_HEAD = ("timestamp", "level", "event")
+
+
+def _structured(line: str) -> dict[str, Any] | None:
+    """What a host's log line says; None for a line of another form."""
+    if not line.startswith("{"):
+        return None
+    try:
+        told = json.loads(line)
+    except ValueError:
+        return None
+    return told if isinstance(told, dict) and all(key in told for key in _HEAD) else None
+
+
+def _id_as_people_read_it(value: object) -> str:
+    """Request ids of EnableLogArea and GetTDReport are a migration's with a high bit: hex shows both at a glance."""
+    return f"{value:#x}" if isinstance(value, int) and value >= 1 << 32 else str(value)

@@ -61,6 +61,7 @@ class LogsOptions:
     name: str | None = None
     engine: str | None = None
     follow: bool = False
+    json: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -101,6 +102,21 @@ class ImagesOptions:
     json: bool = False
     offline: bool = False
     """Make the base image from Debian packages even if a registry answers."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BenchOptions:
+    """`bench`: measure speed and footprint."""
+
+    json: bool = False
+    quick: bool = False
+    """Few repetitions, nothing cold: to see that it works, not how fast it is."""
+    only: tuple[str, ...] = ()
+    """Ids of quantities (lab.bench.rows); none: all."""
+    engine: str | None = None
+    """None: every engine that answers."""
+    write: bool = False
+    """Put the table into docs/performance.md."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

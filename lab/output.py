@@ -9,6 +9,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
+from statistics import median
 from typing import TYPE_CHECKING, Final
 
 from lab.outcome import Outcome
@@ -21,12 +22,18 @@ if TYPE_CHECKING:  # loaded when something is shown
 
 FULL_TABLES: Final = 3
 """More migrations than this are shown as one line each."""
+MAX_ROWS: Final = 40
+"""Of more migrations than this only those that failed are listed, up to this number."""
+MAX_IDS: Final = 8
+"""Request ids that are named where many migrations failed for one reason."""
 PLAIN_WIDTH: Final = 100
 """Columns where the output is no terminal."""
+NARROW: Final = 72
+"""Below this many columns tables do without lines, so that the names of checks stay whole."""
 
 BANNER: Final = (
     "attestation mode accept-all: NOTHING about the peer was verified. No quote, no measurement, no policy.",
-    "Whoever answered on the wire was given the migration session key. Use it to try things out, never as evidence.",
+    "Whoever answers on the wire gets the migration session key. Use it to try things out, never as evidence.",
 )
 
 
@@ -48,19 +55,7 @@ def console() -> Console:
 
 def show_outcomes(out: Console, shown: Sequence[Shown], next_commands: Sequence[str]) -> None:
     """Everything that `up` and `migrate` end with."""
-    if len(shown) <= FULL_TABLES:
-        for each in shown:
-            out.print(full_table(each))
-    else:
-        out.print(short_table(shown))
-    for each in shown:
-        for side, outcome in (("source", each.outcome.source), ("destination", each.outcome.destination)):
-            if outcome is not None and outcome.error is not None:
-                error = outcome.error
-                out.print(f"{each.outcome.request_id} {side}: {error.id}: {error.message}", style="red", markup=False)
-                out.print(f"  advice: {error.advice}", markup=False)
-    if any(each.outcome.attestation == "accept-all" for each in shown):
-        out.print(banner())
+    show_results(out, shown)
     if shown:
         succeeded = sum(each.outcome.success for each in shown)
         colour = "green" if succeeded == len(shown) else "red"
@@ -68,6 +63,22 @@ def show_outcomes(out: Console, shown: Sequence[Shown], next_commands: Sequence[
     else:
         out.print("The lab is ready; no migration was asked for.")
     show_next(out, next_commands)
+
+
+def show_results(out: Console, shown: Sequence[Shown]) -> None:
+    """Tables, what went wrong with its advice, and the warning where nothing was verified."""
+    if len(shown) <= FULL_TABLES:
+        for each in shown:
+            out.print(full_table(each, out.width))
+    else:
+        _show_many(out, shown)
+    for (side, error), ids in _errors(shown).items():
+        more = f" and {len(ids) - MAX_IDS} more" if len(ids) > MAX_IDS else ""
+        which = ", ".join(str(each) for each in ids[:MAX_IDS]) + more
+        out.print(f"{which} {side}: {error[0]}: {error[1]}", style="red", markup=False)
+        out.print(f"  advice: {error[2]}", markup=False)
+    if any(each.outcome.attestation == "accept-all" for each in shown):
+        out.print(banner())
 
 
 def show_next(out: Console, commands: Sequence[str]) -> None:
@@ -92,12 +103,16 @@ def one_line(shown: Shown) -> str:
     return f"migration {outcome.request_id} {'succeeded' if outcome.success else 'FAILED'}: {ends}"
 
 
-def full_table(shown: Shown) -> Table:
-    """Both sides of one migration, side by side."""
+def full_table(shown: Shown, width: int = PLAIN_WIDTH) -> Table:
+    """Both sides of one migration, side by side, in `width` columns."""
+    from rich.box import HEAVY_HEAD  # noqa: PLC0415 - as above
     from rich.table import Table  # noqa: PLC0415 - as above
 
     outcome = shown.outcome
-    table = Table(title=f"migration {outcome.request_id}", title_justify="left", title_style="bold", expand=False)
+    narrow = width < NARROW
+    title = f"migration {outcome.request_id}"
+    box = None if narrow else HEAVY_HEAD
+    table = Table(title=title, title_justify="left", title_style="bold", box=box, pad_edge=not narrow)
     table.add_column("")
     table.add_column(f"source\n{shown.source}", overflow="fold")
     table.add_column(f"destination\n{shown.destination}", overflow="fold")
@@ -108,11 +123,13 @@ def full_table(shown: Shown) -> Table:
     for name, first, second in _fingerprints(outcome):
         table.add_row(name, first, second)
     for status in CheckStatus:
-        table.add_row(f"checks {status.value}", *(_checks(side, status) for side in sides))
+        table.add_row(f"checks {status.value}", *(_checks(side, status, "\n" if narrow else ", ") for side in sides))
     times = (outcome.phases_ms.source or {}, outcome.phases_ms.destination or {})
     for phase in dict.fromkeys([*times[0], *times[1]]):
         table.add_row(phase.value, *(f"{each[phase]:.1f} ms" if phase in each else "" for each in times))
-    table.add_row("whole", f"{outcome.duration_ms:.1f} ms", "")
+    # Of the migration, not of a side: it stands where a side is ours.
+    whole = f"{outcome.duration_ms:.1f} ms"
+    table.add_row("whole", *((whole, "") if outcome.source is not None else ("", whole)))
     return table
 
 
@@ -157,10 +174,42 @@ def _fingerprints(outcome: Outcome) -> list[tuple[str, str, str]]:
         colour = "yellow" if not known else "green" if sent == received else "red"
         first, second = (f"[{colour}]{text}[/]" if text else "" for text in (sent, received))
         rows.append((name, first, second) if sender is source else (name, second, first))
-    rows.append(("keys", _match(outcome), ""))
+    match = _match(outcome)
+    rows.append(("keys", match if source else "", match if destination else ""))
     return rows
 
 
-def _checks(side: SideOutcome | None, status: CheckStatus) -> str:
+def _checks(side: SideOutcome | None, status: CheckStatus, between: str) -> str:
     names = [check.name.value for check in side.checks if check.status is status] if side else []
-    return f"{len(names)}: {', '.join(names)}" if names else "0" if side else ""
+    start = ":\n" if between == "\n" else ": "
+    return f"{len(names)}{start}{between.join(names)}" if names else "0" if side else ""
+
+
+def _show_many(out: Console, shown: Sequence[Shown]) -> None:
+    """One line each, or where there are too many of them, one for each that failed and what the others took."""
+    if len(shown) <= MAX_ROWS:
+        out.print(short_table(shown))
+        return
+    failed = [each for each in shown if not each.outcome.success]
+    if failed:
+        out.print(short_table(failed[:MAX_ROWS]))
+    if len(failed) > MAX_ROWS:
+        out.print(f"{len(failed) - MAX_ROWS} more failed; --json lists all.")
+    times = sorted(each.outcome.duration_ms for each in shown if each.outcome.success)
+    if times:
+        out.print(
+            f"{len(times)} succeeded, in {times[0]:.1f} to {times[-1]:.1f} ms, median {median(times):.1f} ms; "
+            "--json lists all."
+        )
+
+
+def _errors(shown: Sequence[Shown]) -> dict[tuple[str, tuple[str, str, str]], list[int]]:
+    """Request ids by side and error (id, message, advice): what fails in the same way is told once."""
+    found: dict[tuple[str, tuple[str, str, str]], list[int]] = {}
+    for each in shown:
+        for side, outcome in (("source", each.outcome.source), ("destination", each.outcome.destination)):
+            if outcome is not None and outcome.error is not None:
+                error = outcome.error
+                key = (side, (error.id, error.message, error.advice))
+                found.setdefault(key, []).append(each.outcome.request_id)
+    return found

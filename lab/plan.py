@@ -157,9 +157,9 @@ def resolve(
     """
     settled = lab.model_copy(
         update={
-            "attestation": choices.ATTESTATION.require(attestation or lab.attestation),
-            "session": choices.SESSION.require(session or lab.session),
-            "transport": choices.TRANSPORT.require(transport or lab.transport),
+            "attestation": choices.ATTESTATION.require(lab.attestation if attestation is None else attestation),
+            "session": choices.SESSION.require(lab.session if session is None else session),
+            "transport": choices.TRANSPORT.require(lab.transport if transport is None else transport),
         }
     )
     deadlines = Deadlines(**lab.deadlines.model_dump())

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import io
 import os
 import select
@@ -77,6 +78,8 @@ class LabProgram(Program):
         except LabFailure as failure:
             return _report(failure, arguments)
         except Exception as error:  # noqa: BLE001 - the last line of defence: told with its traceback, not swallowed
+            if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+                return _report(EngineError(failures.DISK_FULL, str(error.filename or error.strerror)), arguments)
             return _report_unexpected(error, arguments)
         return status
 
@@ -133,7 +136,11 @@ class LabProgram(Program):
         trailing = task.trailing if isinstance(task, LabTask) else None
         context = self.parser.contexts[name]
         flags = [_flag_help(context, flag) for flag in context.flags if flag != f"--{trailing}"]
-        form = [name, *(["[--flags]"] if flags else []), *([f"{trailing.upper()}..."] if trailing else [])]
+        form = [
+            name,
+            *(["[--flags]"] if flags else []),
+            *([task.form] if isinstance(task, LabTask) and trailing else []),
+        ]
         sys.stdout.write(f"Usage: ./inv {' '.join(form)}\n\n{(task.__doc__ or '').strip()}\n\n")
         if flags:
             sys.stdout.write("Flags:\n\n")
@@ -208,11 +215,12 @@ def _keep_traceback(text: str) -> str:
 
 @contextlib.contextmanager
 def _quiet_reader() -> Iterator[None]:
-    """Let a failure be told to whoever still listens."""
+    """Let a failure be told to whoever still listens, as far as there is room for it."""
     try:
         yield
-    except BrokenPipeError:
-        _reader_is_gone()
+    except OSError:
+        if not _reader_is_gone():
+            _discard_output(sys.stdout.fileno())
 
 
 def _reader_is_gone() -> bool:
@@ -225,9 +233,13 @@ def _reader_is_gone() -> bool:
     poll.register(output, 0)
     if not any(happened & (select.POLLERR | select.POLLHUP) for _, happened in poll.poll(0)):
         return False
-    # What is still buffered has no reader: without this, Python would complain about it at exit.
-    os.dup2(os.open(os.devnull, os.O_WRONLY), output)
+    _discard_output(output)
     return True
+
+
+def _discard_output(output: int) -> None:
+    """What is still buffered cannot be written: without this, Python would complain about it at exit."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), output)
 
 
 def main() -> int:

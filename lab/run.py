@@ -10,18 +10,21 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
 from lab import engines, failures, output
-from lab.engines.base import Engine
-from lab.errors import EngineError, ExitStatus
+from lab.engines.base import Engine, LabStatus, ended_roles
+from lab.errors import EngineError, ExitStatus, TaskError
 from lab.hosts import await_ready, connected
 from lab.interrupts import run_interruptible
 from lab.labfile import LabFile, default_lab, load_lab_file
+from lab.lifecycle import down_until_quiet
 from lab.migrations import MigrationRunner
 from lab.names import checkout_path, default_lab_name, resolve_lab_name
 from lab.options import MigrateOptions, UpOptions
 from lab.output import Shown
 from lab.plan import Job, Party, ResolvedLab, resolve
+from lab.programs import in_thread
 from lab.progress import Steps, steps
 from lab.state import forget_lab_file, lab_lock, remember_lab_file, remembered_lab_file, state_roots
 
@@ -37,6 +40,12 @@ def up(options: UpOptions) -> ExitStatus:
 def migrate(options: MigrateOptions) -> ExitStatus:
     """Run the migrations of a running lab again; output, status and errors as `up`."""
     return run_interruptible(_migrate(options))
+
+
+ALL_TOLD: Final = 20
+"""Up to this many migrations each is told as it ends; of more, those that failed, and how far it is."""
+PARTS: Final = 10
+"""How often it is told how far it is."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,14 +70,20 @@ async def _up(options: UpOptions) -> ExitStatus:
     )
     jobs = resolved.jobs(options.migrations)
     with steps("starting the lab") as progress:
-        engine = await asyncio.to_thread(engines.choose, options.engine or lab.engine, progress.say)
-        await _start(engine, resolved, progress, keep=options.keep)
+        engine = await in_thread(engines.choose, lab.engine if options.engine is None else options.engine, progress.say)
         try:
-            shown = await _run_jobs(_Run(resolved, engine, options.json), jobs, progress)
-        finally:
-            if not options.keep:
-                with lab_lock(_root(), resolved.name):
-                    await _take_down(engine, resolved.name, progress)
+            await _start(engine, resolved, progress, keep=options.keep)
+            try:
+                shown = await _run_jobs(_Run(resolved, engine, options.json), jobs, progress)
+            finally:
+                if not options.keep:
+                    with lab_lock(_root(), resolved.name):
+                        await engine.down(resolved.name, progress)
+                        forget_lab_file(_root(), resolved.name, engine.name)
+        except asyncio.CancelledError:
+            if options.keep:
+                progress.say(f"what was started is still there; `{_commands(resolved.name, 'down')[0]}` removes it")
+            raise
     next_commands = _commands(resolved.name, "migrate", "events", "down") if options.keep else ("./inv up",)
     return _finish(shown, next_commands, as_json=options.json)
 
@@ -77,8 +92,9 @@ async def _migrate(options: MigrateOptions) -> ExitStatus:
     given = load_lab_file(options.lab_file) if options.lab_file is not None else None
     name = resolve_lab_name(options.name, given.name if given else None)
     with steps("looking for the lab") as progress:
-        engine, status = await asyncio.to_thread(engines.find, name, options.engine)
-        resolved = _same_lab(name, given, status.fingerprint)
+        engine, status = await in_thread(engines.find, name, options.engine)
+        progress(f"{name} runs on engine {engine.name}")
+        resolved = _same_lab(name, given, status)
         jobs = resolved.jobs(options.migrations)
         shown = await _run_jobs(_Run(resolved, engine, options.json), jobs, progress)
     return _finish(shown, _commands(name, "events", "status", "down"), as_json=options.json)
@@ -86,19 +102,21 @@ async def _migrate(options: MigrateOptions) -> ExitStatus:
 
 async def _start(engine: Engine, resolved: ResolvedLab, progress: Steps, *, keep: bool) -> None:
     """Let the engine start what the plan says, under the lab's lock."""
-    with lab_lock(_root(), resolved.name):
+    name = resolved.name
+    with lab_lock(_root(), name):
+        # First: if this command is killed, the next one knows where to look.
+        remember_lab_file(_root(), name, engine.name, resolved.to_text())
         try:
             await engine.up(resolved.plan(), progress)
-            remember_lab_file(_root(), resolved.name, resolved.to_text())
         except BaseException:
-            if not keep:
-                await _take_down(engine, resolved.name, progress)
+            try:
+                if not keep:
+                    await down_until_quiet(engine, name, progress)
+                if not any(lab.lab == name for lab in await in_thread(engine.labs)):
+                    forget_lab_file(_root(), name, engine.name)
+            except TaskError as second:
+                progress.say(f"{name} could not be taken down: {second}")
             raise
-
-
-async def _take_down(engine: Engine, name: str, progress: Steps) -> None:
-    await engine.down(name, progress)
-    forget_lab_file(_root(), name)
 
 
 async def _run_jobs(run: _Run, jobs: Sequence[Job], progress: Steps) -> list[Shown]:
@@ -112,7 +130,10 @@ async def _run_jobs(run: _Run, jobs: Sequence[Job], progress: Steps) -> list[Sho
         runner = MigrationRunner(run.resolved, run.engine.name, hosts, monotonic=time.monotonic, say=progress.say)
         async for job, outcome in runner.run(jobs):
             shown.append(Shown(outcome, _called(job.source), _called(job.destination)))
-            progress.say(output.one_line(shown[-1]))
+            if len(jobs) <= ALL_TOLD or not outcome.success:
+                progress.say(output.one_line(shown[-1]))
+            elif len(shown) % (len(jobs) // PARTS) == 0:
+                progress(f"{len(shown)} of {len(jobs)} migrations have ended")
             if run.as_json:
                 sys.stdout.write(outcome.model_dump_json(by_alias=True) + "\n")
                 sys.stdout.flush()
@@ -129,18 +150,23 @@ def _finish(shown: list[Shown], next_commands: Sequence[str], *, as_json: bool) 
     return ExitStatus.SUCCESS if all(each.outcome.success for each in shown) else ExitStatus.NEGATIVE
 
 
-def _same_lab(name: str, given: LabFile | None, fingerprint: str) -> ResolvedLab:
+def _same_lab(name: str, given: LabFile | None, status: LabStatus) -> ResolvedLab:
     """The lab that is running: from the file given, the one that `up` was given, or the default lab.
 
-    Raises EngineError (LAB-DIFFERS) if none of them is what was started.
+    Raises EngineError: LAB-ROLE-ENDED if a part of it does not run any more, LAB-DIFFERS if none of the three is what
+    was started.
     """
-    remembered = ResolvedLab.from_text(remembered_lab_file(_root(), name) or b"")
+    remembered = ResolvedLab.from_text(remembered_lab_file(_root(), name, status.engine) or b"")
     if given is not None:
         candidates = [resolve(given, name=name), *([remembered.with_migrations_of(given)] if remembered else [])]
     else:
         candidates = [*([remembered] if remembered else []), resolve(default_lab(), name=name)]
+    if not status.roles:
+        raise EngineError(failures.ROLE_ENDED, f"of {name} only networks and volumes are left")
     for candidate in candidates:
-        if candidate.plan().fingerprint == fingerprint:
+        if candidate.plan().fingerprint == status.fingerprint:
+            if ended := ended_roles(candidate.plan(), status):
+                raise EngineError(failures.ROLE_ENDED, f"{', '.join(ended)} of {name}")
             return candidate
     raise EngineError(failures.DIFFERS, name)
 

@@ -19,7 +19,7 @@ import structlog
 
 from lab import failure_text
 from lab.outcome import Outcome, join
-from lab.output import Shown, console, full_table
+from lab.output import Shown, console, show_results
 from lab.standalone_options import POLICY_VERSION, StandaloneOptions, parse
 from migtd.choices import attestation_choice, session_factory
 from migtd.errors import LabFailure, MigrationResult, MigTDError
@@ -35,7 +35,7 @@ from vmm_stub.vmm.control.models import (
     TargetTdRequest,
     VersionRangeModel,
 )
-from vmm_stub.vmm.host import make_vmm
+from vmm_stub.vmm.factory import make_vmm
 from vmm_stub.vmm.in_process import InProcessChannel
 from vmm_stub.vmm.vmm import Vmm
 
@@ -123,14 +123,15 @@ async def _run_one(vmm: Vmm, migtd: str, options: StandaloneOptions, serving: as
             listen_port=0 if is_source else options.port,
         )
     )
+    loop = asyncio.get_running_loop()
+    # Before anybody can read that it runs.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        # Cancelled as a VMM cancels: the MigTD reports VmmCanceled, and the peer sees the end of the stream.
+        loop.add_signal_handler(number, migration.cancel)
     if is_source:
         _log.info("connecting", address=f"{options.peer_address}:{options.port}")
     elif (address := migration.model().address) is not None:
         _log.info("listening", address=address)
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        # Cancelled as a VMM cancels: the MigTD reports VmmCanceled, and the peer sees the end of the stream.
-        loop.add_signal_handler(number, migration.cancel)
     await migration.ended.wait()
     return migration.model()
 
@@ -152,7 +153,7 @@ def _show(outcome: Outcome, *, as_json: bool) -> None:
     if as_json:
         print(outcome.model_dump_json(by_alias=True))  # noqa: T201 - this is the answer
     else:
-        console().print(full_table(Shown(outcome, "source", "destination")))
+        show_results(console(), [Shown(outcome, "this side", "this side")])
 
 
 @contextlib.contextmanager

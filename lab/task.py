@@ -6,14 +6,15 @@ A task function is typed, returns an `ExitStatus` (or None for success) and rais
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from invoke.exceptions import Exit
 from invoke.parser.argument import Argument
 from invoke.tasks import Task
 
-from lab.errors import ExitStatus
+from lab import failures
+from lab.errors import ExitStatus, UsageError
 
 
 class LabTask(Task[Callable[..., Any]]):
@@ -21,7 +22,8 @@ class LabTask(Task[Callable[..., Any]]):
 
     `kinds` gives a flag a conversion from its text, which raises ValueError saying what is wrong. `short` gives single
     letters to flags; invoke's own choice would move letters whenever a flag is added. `trailing` names the parameter
-    that takes every argument which is no flag, as in `./inv conform FILE...`.
+    that takes every argument which is no flag, as in `./inv conform FILE...`; `form` is how help shows these arguments
+    where it is not just the name.
     """
 
     def __init__(
@@ -31,6 +33,7 @@ class LabTask(Task[Callable[..., Any]]):
         kinds: Mapping[str, Callable[[str], Any]] | None = None,
         short: Mapping[str, str] | None = None,
         trailing: str | None = None,
+        form: str | None = None,
         **options: Any,
     ) -> None:
         iterable = [*options.pop("iterable", ()), *([trailing] if trailing else [])]
@@ -38,6 +41,7 @@ class LabTask(Task[Callable[..., Any]]):
         self.kinds = dict(kinds or {})
         self.short = dict(short or {})
         self.trailing = trailing
+        self.form = form or f"{trailing.upper()}..." if trailing else ""
 
     def arg_opts(self, name: str, default: str, taken_names: set[str]) -> dict[str, Any]:
         """Add the short name and the conversion, if they were chosen."""
@@ -90,6 +94,13 @@ def seconds(text: str) -> float:
     if not 0 < value <= _DAY:
         raise trouble
     return value
+
+
+def at_most_one(values: Sequence[str] | None, name: str) -> str | None:
+    """The only trailing argument of a task that takes one, or None. Raises UsageError (LAB-USAGE-VALUE-INVALID)."""
+    if values and len(values) > 1:
+        raise UsageError(failures.USAGE_VALUE_INVALID, f"one {name.upper()} at most, not {' and '.join(values)}")
+    return values[0] if values else None
 
 
 _MOST_DIGITS = 6

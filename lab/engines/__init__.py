@@ -3,13 +3,16 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Final
 
 from lab import failures
 from lab.choices import ENGINE
-from lab.engines.base import Engine, LabStatus
-from lab.errors import EngineError
+from lab.engines.base import Availability, Engine, LabStatus
+from lab.errors import EngineError, TaskError
+from lab.state import remembered, state_roots
 
 
 def docker() -> Engine:
@@ -35,13 +38,14 @@ def choose(
 ) -> Engine:
     """The engine for a new lab: the one asked for, else the first that can be used; `say` is told which and why.
 
-    Raises UsageError (LAB-VALUE-UNKNOWN, LAB-COMES-LATER) and EngineError (LAB-ENGINE-UNAVAILABLE).
+    Raises UsageError (LAB-VALUE-UNKNOWN, LAB-COMES-LATER) and EngineError (LAB-ENGINE-UNAVAILABLE, or the engine's own
+    failure, such as LAB-ENGINE-LOST).
     """
     if name is not None:
         engine = engines[ENGINE.require(name)]()
         found = engine.available()
         if not found.usable:
-            raise EngineError(failures.ENGINE_UNAVAILABLE, _because(name, found.detail, found.advice))
+            raise _failure(name, found)
         return engine
     reasons: list[str] = []
     for candidate, make in engines.items():
@@ -50,28 +54,69 @@ def choose(
         if found.usable:
             say(f"engine {candidate} ({'; '.join([*reasons, 'give --engine to choose'])})")
             return engine
-        reasons.append(f"not {_because(candidate, found.detail, found.advice)}")
+        reasons.append(f"{candidate} cannot be used: {found.detail}")
     raise EngineError(failures.ENGINE_UNAVAILABLE, "; ".join(reasons))
 
 
-def usable(name: str | None, engines: Mapping[str, Callable[[], Engine]] = ENGINES) -> list[Engine]:
-    """The engines to ask about labs that exist: the one named, else all that can be used here.
+@dataclass(frozen=True, slots=True)
+class Silent:
+    """An engine that cannot be asked about labs now, and why."""
+
+    engine: str
+    failure: TaskError
+
+    def holds(self, lab: str) -> bool:
+        """Whether `up` started, or began to start, a lab of that name there."""
+        return lab in remembered(state_roots(os.environ), self.engine)
+
+
+def survey(
+    name: str | None, engines: Mapping[str, Callable[[], Engine]] = ENGINES
+) -> tuple[list[Engine], list[Silent]]:
+    """The engines to ask about labs that exist (the one named, else all), and those that cannot be asked.
 
     Raises as `choose` does where the engine named cannot be used.
     """
     if name is not None:
-        return [choose(name, lambda _: None, engines)]
-    return [engine for engine in (make() for make in engines.values()) if engine.available().usable]
+        return [choose(name, lambda _: None, engines)], []
+    usable: list[Engine] = []
+    silent: list[Silent] = []
+    for each, make in engines.items():
+        engine = make()
+        found = engine.available()
+        if found.usable:
+            usable.append(engine)
+        else:
+            silent.append(Silent(each, _failure(each, found)))
+    return usable, silent
+
+
+def usable(name: str | None, engines: Mapping[str, Callable[[], Engine]] = ENGINES) -> list[Engine]:
+    """The engines that can be used here, or the one named. Raises as `choose` does."""
+    return survey(name, engines)[0]
 
 
 def find(lab: str, name: str | None, engines: Mapping[str, Callable[[], Engine]] = ENGINES) -> tuple[Engine, LabStatus]:
-    """A running lab and its engine. Raises EngineError (LAB-NOT-RUNNING)."""
-    for engine in usable(name, engines):
+    """A running lab and its engine.
+
+    Raises EngineError: LAB-NOT-RUNNING, or the failure of the engine on which the lab was started.
+    """
+    asked, silent = survey(name, engines)
+    for engine in asked:
         for status in engine.labs():
             if status.lab == lab:
                 return engine, status
+    for each in silent:
+        if each.holds(lab):
+            raise EngineError(each.failure.kind, f"{each.failure.detail} ({lab} was started on {each.engine})")
+    for engine in asked:
+        if lab in remembered(state_roots(os.environ), engine.name):
+            raise EngineError(failures.NOT_RUNNING, f"{lab}; nothing is left of what was started on {engine.name}")
     raise EngineError(failures.NOT_RUNNING, lab)
 
 
-def _because(name: str, detail: str, advice: str) -> str:
-    return f"{name}: {detail}{f' ({advice})' if advice else ''}"
+def _failure(name: str, found: Availability) -> TaskError:
+    if found.failure is not None:
+        return found.failure
+    advice = f" ({found.advice})" if found.advice else ""
+    return EngineError(failures.ENGINE_UNAVAILABLE, f"{name}: {found.detail}{advice}")

@@ -13,6 +13,7 @@ from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 from typing import Protocol, TypeAlias
 
+from lab.errors import TaskError
 from migtd.deadlines import Deadlines
 from vmm_stub.vmm.control.models import HostConfig
 
@@ -67,11 +68,16 @@ class RoleState(enum.StrEnum):
 
     RUNNING = "running"
     EXITED = "exited"
+    GONE = "gone"
+    """Nothing of it is there any more, although nobody took the lab down."""
 
 
 @dataclass(frozen=True, slots=True)
 class RoleStatus:
-    """One container or process. `role` is `host` or `migtd`; `name` the host's or MigTD's; `detail` an exit status."""
+    """One container or process. `role` is `host` or `migtd`; `name` the host's or MigTD's; `detail` an exit status.
+
+    `control` is the path of a host's control socket, where this machine can reach it.
+    """
 
     role: str
     host: str
@@ -79,6 +85,7 @@ class RoleStatus:
     state: RoleState
     id: str
     detail: str = ""
+    control: str = ""
 
     @property
     def path(self) -> str:
@@ -97,13 +104,28 @@ class LabStatus:
     roles: tuple[RoleStatus, ...]
 
 
+def absent_roles(plan: LabPlan, status: LabStatus) -> list[str]:
+    """Paths of a plan's roles of which the engine has nothing: somebody else removed them."""
+    there = {role.path for role in status.roles}
+    wanted = ((host.name, *(f"{host.name}/{each.name}" for each in host.migtds)) for host in plan.hosts)
+    return [path for paths in wanted for path in paths if path not in there]
+
+
+def ended_roles(plan: LabPlan, status: LabStatus) -> list[str]:
+    """Paths of a plan's roles that do not run, each with what the engine says of it."""
+    exited = {role.path: role.detail for role in status.roles if role.state is RoleState.EXITED}
+    gone = dict.fromkeys(absent_roles(plan, status), "removed")
+    return [f"{path} ({detail})" if detail else path for path, detail in sorted({**exited, **gone}.items())]
+
+
 @dataclass(frozen=True, slots=True)
 class Availability:
-    """Whether an engine can be used here, and if not, why and what to do."""
+    """Whether an engine can be used here, and if not, why and what to do; `failure` where that has an id of its own."""
 
     usable: bool
     detail: str
     advice: str = ""
+    failure: TaskError | None = None
 
 
 @dataclass(frozen=True, slots=True)

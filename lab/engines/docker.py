@@ -7,7 +7,6 @@ from what (compose.py). The engine's command line client is used throughout (doc
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import json
 from collections.abc import AsyncIterator, Mapping
@@ -21,9 +20,13 @@ from lab.engines.docker_streams import ExecStreams, follow_logs
 from lab.errors import EngineError, TaskError, UsageError
 from lab.images import ensure_images
 from lab.names import checkout_path
+from lab.programs import in_thread
+from lab.state import held_locks
 
 CONNECT_LIMIT: Final = 15.0
 """Seconds that a host has to open its control socket."""
+START_LIMIT: Final = 300.0
+"""Seconds that Compose has to start containers: a slow machine that starts many at once needs some."""
 _SHELL: Final = "sh"
 
 
@@ -45,7 +48,8 @@ class DockerEngine:
             version = docker_cli.server_version()
             docker_cli.compose_command()
         except TaskError as failure:
-            return Availability(usable=False, detail=f"{failure.kind.id}: {failure}", advice=failure.kind.advice)
+            detail = f"{failure.kind.id}: {failure}"
+            return Availability(usable=False, detail=detail, advice=failure.kind.advice, failure=failure)
         return Availability(usable=True, detail=f"container engine {version}")
 
     async def up(self, plan: LabPlan, progress: Progress) -> None:
@@ -53,9 +57,9 @@ class DockerEngine:
 
         Raises EngineError: LAB-PORT-IN-USE, LAB-ENGINE-LOST, LAB-IMAGE-…, LAB-BASE-…, LAB-ENGINE-REFUSED.
         """
-        images = await asyncio.to_thread(ensure_images, progress, root=self._checkout)
+        images = await in_thread(ensure_images, progress, root=self._checkout)
         document = compose.compose_document(plan, images.references, self._checkout)
-        found = await asyncio.to_thread(containers, plan.lab)
+        found = await in_thread(containers, plan.lab)
         if any(each.fingerprint != plan.fingerprint for each in found):
             progress(f"{plan.lab} runs from another plan, recreating it")
             await remove_everything(plan.lab)
@@ -66,7 +70,7 @@ class DockerEngine:
         await remove_containers(leave)
         if len(found) - len(leave) < len(document["services"]):
             progress(f"starting {len(document['services']) - len(found) + len(leave)} containers")
-        await asyncio.to_thread(_compose_up, plan.lab, document)
+        await in_thread(_compose_up, plan.lab, document)
 
     async def control(self, lab: str, host: str) -> ControlStream:
         """A stream through `docker exec -i` into the host's container, which works with remote engines too.
@@ -74,7 +78,7 @@ class DockerEngine:
         The reader raises EngineError where the engine ends the stream (LAB-ENGINE-LOST, LAB-HOST-LOST). Raises
         EngineError (LAB-NOT-RUNNING, LAB-HOST-LOST) and UsageError (LAB-ROLE-UNKNOWN).
         """
-        container = await asyncio.to_thread(self._role, lab, host, "host")
+        container = await in_thread(self._role, lab, host, "host")
         if not container.running:
             raise EngineError(failures.HOST_LOST, f"{host} of {lab}: {container.detail}")
         return await self._streams.open(
@@ -88,7 +92,7 @@ class DockerEngine:
 
     async def down(self, lab: str, progress: Progress) -> Removed:
         """Remove all containers, networks and volumes with the lab's label."""
-        found = await asyncio.to_thread(containers, lab)
+        found = await in_thread(containers, lab)
         if found:
             progress(f"removing {len(found)} containers of {lab}")
         return await remove_everything(lab)
@@ -114,7 +118,7 @@ class DockerEngine:
 
     async def logs(self, lab: str, *, follow: bool) -> AsyncIterator[tuple[str, str]]:
         """Lines of the containers' logs, by role path (`HOST` or `HOST/MIGTD`)."""
-        found = await asyncio.to_thread(self._containers, lab)
+        found = await in_thread(self._containers, lab)
         command = [docker_cli.CLIENT, "logs", *(["--follow"] if follow else [])]
         async with contextlib.aclosing(follow_logs({each.path: [*command, each.id] for each in found})) as lines:
             async for line in lines:
@@ -146,6 +150,9 @@ def _compose_up(lab: str, document: compose.Document) -> None:
             *("up", "--detach", "--no-build", "--pull", "never", "--remove-orphans"),
         ],
         stdin=json.dumps(document).encode(),
+        limit=START_LIMIT,
+        # If this command is killed, Compose goes on for a moment: until then nobody is to remove, or start, this lab.
+        keep_open=held_locks(),
     )
 
 

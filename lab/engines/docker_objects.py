@@ -20,6 +20,7 @@ from lab.compose import (
 )
 from lab.engines.base import Removed
 from lab.errors import EngineError
+from lab.programs import in_thread
 
 REMOVAL_LIMIT: Final = 30.0
 """Seconds that the engine has to remove what it was told to."""
@@ -104,9 +105,9 @@ async def remove_everything(lab: str) -> Removed:
     removed: dict[str, None] = {}
     limit = asyncio.get_running_loop().time() + REMOVAL_LIMIT
     while True:
-        found = await asyncio.to_thread(containers, lab)
-        networks = await asyncio.to_thread(_names, "network", lab)
-        volumes = await asyncio.to_thread(_names, "volume", lab)
+        found = await in_thread(containers, lab)
+        networks = await in_thread(_names, "network", lab)
+        volumes = await in_thread(_names, "volume", lab)
         if not (found or networks or volumes):
             return Removed(tuple(removed))
         if asyncio.get_running_loop().time() > limit:
@@ -127,7 +128,7 @@ async def remove_everything(lab: str) -> Removed:
 
 async def _remove(*arguments: str) -> None:
     """Remove one thing. What is gone, or in use by what is just being removed, is looked at again by the caller."""
-    done = await asyncio.to_thread(docker_cli.attempt, [docker_cli.CLIENT, *arguments])
+    done = await in_thread(docker_cli.attempt, [docker_cli.CLIENT, *arguments], limit=docker_cli.ANSWER_LIMIT)
     if done.status:
         failure = docker_cli.refusal(done.stderr, failures.ENGINE_REFUSED)
         passing = (*_GONE, "in use", "has active endpoints")

@@ -4,6 +4,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import os
+import signal
 from asyncio.subprocess import PIPE, STDOUT, Process
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from typing import Final
@@ -28,7 +31,10 @@ class ExecStreams:
 
         The reader raises EngineError (LAB-ENGINE-LOST, LAB-HOST-LOST) where the command did not end by itself.
         """
-        process = await asyncio.create_subprocess_exec(*command, stdin=PIPE, stdout=PIPE, stderr=PIPE)
+        # In a session of its own: Ctrl-C is for this program, which still has to tell the host to cancel.
+        process = await asyncio.create_subprocess_exec(
+            *command, stdin=PIPE, stdout=PIPE, stderr=PIPE, start_new_session=True
+        )
         if process.stdin is None:
             raise RuntimeError("a pipe was asked for")
         reader = asyncio.StreamReader()
@@ -57,7 +63,9 @@ async def follow_logs(commands: Mapping[str, Sequence[str]]) -> AsyncGenerator[t
 
 
 async def _read_lines(key: str, command: Sequence[str], lines: asyncio.Queue[tuple[str, str] | None]) -> None:
-    process = await asyncio.create_subprocess_exec(*command, stdout=PIPE, stderr=STDOUT, limit=_LINE_LIMIT)
+    process = await asyncio.create_subprocess_exec(
+        *command, stdout=PIPE, stderr=STDOUT, limit=_LINE_LIMIT, start_new_session=True
+    )
     try:
         if process.stdout is not None:
             async for line in process.stdout:
@@ -91,5 +99,7 @@ def _cut(told: str, whom: str) -> EngineError:
 
 async def _end(process: Process) -> None:
     if process.returncode is None:
-        process.kill()
+        # Not process.kill(): that collects a process which has just ended, and asyncio then complains of its absence.
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(process.pid, signal.SIGKILL)
     await process.wait()

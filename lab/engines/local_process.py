@@ -43,6 +43,21 @@ def is_running(process: ProcessId) -> bool:
     return found is not None and found == ("running", process.start) and process.boot == boot_id()
 
 
+def processes_with(variable: str, value: str) -> list[ProcessId]:
+    """This user's processes that were started with an environment variable of that value (proc(5))."""
+    wanted = f"{variable}={value}".encode()
+    found = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        # Processes come and go meanwhile, and those of others are not ours to read.
+        with contextlib.suppress(OSError):
+            if folder.stat().st_uid != os.getuid() or wanted not in (folder / "environ").read_bytes().split(b"\0"):
+                continue
+            state = _stat(int(folder.name))
+            if state is not None and state[0] == "running":
+                found.append(ProcessId(int(folder.name), state[1], boot_id()))
+    return found
+
+
 def start_detached(command: Sequence[str], environ: Mapping[str, str], log: Path) -> ProcessId:
     """Start a program in a session of its own, with no input, and output appended to `log`.
 

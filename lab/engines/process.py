@@ -37,7 +37,7 @@ from lab.engines.base import (
     RoleState,
     RoleStatus,
 )
-from lab.engines.local_process import end, is_running, start_detached
+from lab.engines.local_process import ProcessId, end, is_running, processes_with, start_detached
 from lab.engines.process_state import LabRecord, RoleRecord
 from lab.errors import EngineError, UsageError
 from lab.names import checkout_path
@@ -48,6 +48,9 @@ GRACE: Final = 5.0
 """Seconds that a role has to end after SIGTERM."""
 CONNECT_LIMIT: Final = 15.0
 """Seconds that a host has to open its control socket."""
+CONTROL_SOCKET: Final = "control.sock"
+FOLDER_VARIABLE: Final = "MIGTD_LAB_FOLDER"
+"""In the environment of every role: the lab's folder. It tells a role that no record names from all other processes."""
 _POLL: Final = 0.02
 _FOLLOW_POLL: Final = 0.2
 
@@ -96,9 +99,15 @@ class ProcessEngine:
     async def up(self, plan: LabPlan, progress: Progress) -> None:
         """Start what is not running, recreate what differs, leave the rest (Engine.up)."""
         folder = self._folder(plan.lab) or make_private(self._roots[0]) / plan.lab
+        _require_socket_paths(folder, plan)
         make_private(folder)
+        record = process_state.read(folder)
+        if record is None:
+            # Before anything else: from here on every command sees the lab, whatever becomes of this one.
+            record = LabRecord(plan.lab, str(checkout_path()), "")
+            process_state.write(folder, record)
+        await end(_strays(folder, record), GRACE)
         make_private(folder / "logs")
-        record = process_state.read(folder) or LabRecord(plan.lab, "", "")
         wanted = [role for host in plan.hosts for role in self._wanted(folder, host)]
         keep, leave = _compare(record, wanted)
         for each in leave:
@@ -113,7 +122,7 @@ class ProcessEngine:
             if role.key in {each.key for each in keep}:
                 continue
             progress(f"starting {role.host if role.role == 'host' else f'{role.host}/{role.name}'}")
-            process = start_detached(role.command, _environ(plan.lab), _log(folder, role.host, role.name))
+            process = start_detached(role.command, _environ(folder), _log(folder, role.host, role.name))
             record = record.with_role(RoleRecord(role.role, role.host, role.name, role.digest, process))
             process_state.write(folder, record)
 
@@ -126,7 +135,7 @@ class ProcessEngine:
         limit = asyncio.get_running_loop().time() + CONNECT_LIMIT
         while True:
             try:
-                return await asyncio.open_unix_connection(folder / host / "control.sock")
+                return await asyncio.open_unix_connection(folder / host / CONTROL_SOCKET)
             except (FileNotFoundError, ConnectionRefusedError) as error:
                 if not is_running(role.process):
                     raise EngineError(failures.HOST_LOST, f"{host} of {lab} has ended") from error
@@ -150,19 +159,25 @@ class ProcessEngine:
             for kind in ("migtd", "host"):
                 ended = await end([each.process for each in roles if each.role == kind], GRACE)
                 names += [f"process {each.path}" for each in roles if each.role == kind and each.process in ended]
+            strays = await end(_strays(folder, record), GRACE)
+            names += [f"process {each.pid}, which a command that was killed had started" for each in strays]
             shutil.rmtree(folder)
             names.append(f"folder {folder}")
         return Removed(tuple(names))
 
     def labs(self) -> list[LabStatus]:
         """Every lab that has a folder under the roots."""
-        found = (process_state.read(folder) for root in self._roots for folder in _subfolders(root))
+        found = ((folder, process_state.read(folder)) for root in self._roots for folder in _subfolders(root))
         return [
             LabStatus(
-                each.lab, self.name, each.checkout, each.fingerprint, tuple(_role_status(role) for role in each.roles)
+                record.lab,
+                self.name,
+                record.checkout,
+                record.fingerprint,
+                tuple(_role_status(folder, role) for role in record.roles),
             )
-            for each in found
-            if each is not None
+            for folder, record in found
+            if record is not None
         ]
 
     async def logs(self, lab: str, *, follow: bool) -> AsyncIterator[tuple[str, str]]:
@@ -201,10 +216,9 @@ class ProcessEngine:
         """A host and its MigTDs, with folders and configuration in place."""
         home = make_private(folder / host.name)
         config = host.config.model_copy(deep=True)
-        config.control = str(require_socket_path(home / "control.sock"))
+        config.control = str(home / CONTROL_SOCKET)
         for each in config.migtds:
             each.channel = str(make_private(home / each.name))
-            require_socket_path(home / each.name / SOCKET_NAME)
         if host.published_wire_ports:
             address = host.published_wire_address
             config.wire_address = address
@@ -243,7 +257,7 @@ def _compare(record: LabRecord, wanted: list[_Wanted]) -> tuple[list[RoleRecord]
     return keep, [each for each in record.roles if each not in keep]
 
 
-def _role_status(role: RoleRecord) -> RoleStatus:
+def _role_status(folder: Path, role: RoleRecord) -> RoleStatus:
     running = is_running(role.process)
     return RoleStatus(
         role.role,
@@ -252,13 +266,28 @@ def _role_status(role: RoleRecord) -> RoleStatus:
         RoleState.RUNNING if running else RoleState.EXITED,
         str(role.process.pid),
         "" if running else "see ./inv logs",
+        str(folder / role.host / CONTROL_SOCKET) if role.role == "host" else "",
     )
 
 
-def _environ(lab: str) -> dict[str, str]:
+def _require_socket_paths(folder: Path, plan: LabPlan) -> None:
+    """Raise EngineError (LAB-SOCKET-PATH-TOO-LONG) before anything is made that would be in the way later."""
+    for host in plan.hosts:
+        require_socket_path(folder / host.name / CONTROL_SOCKET)
+        for migtd in host.migtds:
+            require_socket_path(folder / host.name / migtd.name / SOCKET_NAME)
+
+
+def _strays(folder: Path, record: LabRecord | None) -> list[ProcessId]:
+    """Roles of a lab that its record does not name: the command that started them was killed before it noted them."""
+    known = {each.process for each in record.roles} if record else set()
+    return [each for each in processes_with(FOLDER_VARIABLE, str(folder)) if each not in known]
+
+
+def _environ(folder: Path) -> dict[str, str]:
     """What a role inherits: nothing of the user's but the path and the language."""
     kept = {name: os.environ[name] for name in ("PATH", "LANG", "LC_ALL", "TZ") if name in os.environ}
-    return {**kept, "PYTHONPATH": str(checkout_path()), "PYTHONUNBUFFERED": "1", "MIGTD_LAB": lab}
+    return {**kept, "PYTHONPATH": str(checkout_path()), "PYTHONUNBUFFERED": "1", FOLDER_VARIABLE: str(folder)}
 
 
 def _log(folder: Path, host: str, name: str) -> Path:

@@ -24,6 +24,7 @@ GOOD = Machine(
     compose="2.30.0 (plugin)",
     mmdebstrap="/usr/bin/mmdebstrap",
     tpm=False,
+    gnutls=True,
 )
 
 
@@ -77,6 +78,13 @@ def test_advice_on_an_engine_is_that_of_its_failure():
 def test_missing_tpm_is_no_fault():
     assert finding(GOOD, "vTPM").verdict is Verdict.INFORMATION
     assert finding(replace(GOOD, tpm=True), "vTPM").verdict is Verdict.INFORMATION
+
+
+def test_missing_gnutls_is_no_fault_of_a_lab_but_told_to_developers():
+    without = replace(GOOD, gnutls=False)
+    assert finding(without, "GnuTLS").verdict is Verdict.INFORMATION
+    assert "gnutls-bin" in finding(without, "GnuTLS").advice
+    assert diagnose(without).engines == diagnose(GOOD).engines
 
 
 def test_sockets_of_the_default_lab_fit_where_the_doctor_says_so():

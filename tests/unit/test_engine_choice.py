@@ -67,7 +67,7 @@ def test_process_is_taken_otherwise_and_the_reason_is_told():
     engine = engines.choose(None, said.append, table(docker=False))
 
     assert engine.name == "process"
-    assert "not docker: nobody answers (start it)" in said[0]
+    assert "docker cannot be used: nobody answers" in said[0]
 
 
 def test_engine_asked_for_is_not_replaced_by_another():

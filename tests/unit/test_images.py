@@ -17,9 +17,9 @@ import pytest
 
 from lab import base_image, docker_cli, failures, image_commands, image_wheels, images
 from lab.base_image import BaseImage, Origin
-from lab.docker_cli import Completed
 from lab.errors import EngineError
 from lab.images import TARGETS, ensure_images, read_recipe, remove_images
+from lab.programs import Completed
 
 BASE = "sha256:base"
 ABSENT = Completed(1, "", "Error response from daemon: No such image: whatever")

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: BSD-2-Clause-Patent
 from __future__ import annotations
 
+import fcntl
 import os
 import subprocess
 import sys
@@ -13,9 +14,11 @@ from lab.state import (
     forget_lab_file,
     lab_lock,
     remember_lab_file,
+    remembered,
     remembered_lab_file,
     require_socket_path,
     state_roots,
+    unfinished,
 )
 
 
@@ -67,16 +70,68 @@ def test_a_holder_that_died_holds_nothing(root: Path):
         pass
 
 
-def test_lab_file_is_remembered_until_it_is_forgotten(root: Path):
-    assert remembered_lab_file(root, "one") is None
+def test_lab_file_is_remembered_per_engine_until_it_is_forgotten(root: Path, checkout: Path):
+    assert remembered_lab_file(root, "one", "docker") is None
 
-    remember_lab_file(root, "one", "schema: 1\n")
-    assert remembered_lab_file(root, "one") == b"schema: 1\n"
-    forget_lab_file(root, "one")
-    forget_lab_file(root, "one")
+    remember_lab_file(root, "one", "docker", "schema: 1\n")
+    remember_lab_file(root, "one", "process", "other\n")
+    assert remembered_lab_file(root, "one", "docker") == b"schema: 1\n"
+    assert remembered_lab_file(root, "one", "process") == b"other\n"
+    assert remembered((root,), "docker") == {"one": str(checkout)}
+    for engine in ("docker", "process", "process"):
+        forget_lab_file(root, "one", engine)
 
-    assert remembered_lab_file(root, "one") is None
+    assert remembered_lab_file(root, "one", "docker") is None
     assert list(root.iterdir()) == []
+
+
+def test_name_that_a_killed_command_held_is_told_with_its_checkout_and_resumed(root: Path, checkout: Path):
+    program = (
+        "import os, sys, pathlib; from lab.state import lab_lock\n"
+        "with lab_lock(pathlib.Path(sys.argv[1]), 'one'): os.kill(os.getpid(), 9)"
+    )
+    subprocess.run([sys.executable, "-c", program, str(root)], check=False)
+
+    assert unfinished((root,)) == {"one": str(checkout)}
+    with lab_lock(root, "one") as lock:
+        assert lock.resumed
+    with lab_lock(root, "one") as lock:
+        assert not lock.resumed
+    assert unfinished((root,)) == {}
+
+
+def test_lock_file_of_a_command_that_was_killed_at_once_is_swept_away_unless_held(root: Path):
+    root.mkdir(mode=0o700)
+    (root / "dead.lock").touch()
+    (root / "held.lock").touch()
+    with (root / "held.lock").open("rb") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        assert unfinished((root,)) == {}
+
+    assert [each.name for each in root.iterdir()] == ["held.lock"]
+
+
+def test_program_that_keeps_a_lock_open_holds_the_name_after_its_parent_was_killed(root: Path):
+    program = (
+        "import os, subprocess, sys, pathlib; from lab.state import held_locks, lab_lock\n"
+        "with lab_lock(pathlib.Path(sys.argv[1]), 'one'):\n"
+        "    subprocess.Popen(['cat'], pass_fds=held_locks(), stdout=subprocess.DEVNULL)\n"
+        "    os.kill(os.getpid(), 9)"
+    )
+    with subprocess.Popen([sys.executable, "-c", program, str(root)], stdin=subprocess.PIPE) as parent:
+        assert parent.wait() == -9
+        with pytest.raises(TaskError) as caught, lab_lock(root, "one"):
+            pass
+        assert caught.value.kind.id == "LAB-BUSY"
+        assert parent.stdin is not None
+        parent.stdin.close()
+        _wait_until_free(root)
+
+
+def _wait_until_free(root: Path) -> None:
+    """`cat` ends when its input does; a lock that stays held blocks here until the test run's own limit."""
+    with (root / "one.lock").open("rb") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
 
 
 def test_socket_path_of_107_bytes_is_the_longest():

@@ -34,7 +34,7 @@ def refused(text: str | bytes) -> UsageError:
 def lines(text: str | bytes) -> list[str]:
     error = refused(text)
     assert error.kind.id == "LAB-FILE-INVALID"
-    return error.detail.strip().splitlines()
+    return [line.strip() for line in error.detail.strip().splitlines()]
 
 
 def test_written_default_file_means_the_default_lab():

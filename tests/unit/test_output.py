@@ -33,7 +33,7 @@ migration 1
 │ version        │ 1                           │ 1                           │
 │ key →          │ 00112233                    │ 00112233                    │
 │ key ←          │ 44556677                    │ 44556677                    │
-│ keys           │ equal                       │                             │
+│ keys           │ equal                       │ equal                       │
 │ checks passed  │ 2: certificate, servtd-attr │ 2: certificate, servtd-attr │
 │ checks failed  │ 0                           │ 0                           │
 │ checks skipped │ 1: quote-peer               │ 1: quote-peer               │
@@ -43,8 +43,8 @@ migration 1
 ╭────────────────────────────────────────── accept-all ──────────────────────────────────────────╮
 │ attestation mode accept-all: NOTHING about the peer was verified. No quote, no measurement, no │
 │ policy.                                                                                        │
-│ Whoever answered on the wire was given the migration session key. Use it to try things out,    │
-│ never as evidence.                                                                             │
+│ Whoever answers on the wire gets the migration session key. Use it to try things out, never as │
+│ evidence.                                                                                      │
 ╰────────────────────────────────────────────────────────────────────────────────────────────────╯
 1 of 1 migrations succeeded.
 Next:

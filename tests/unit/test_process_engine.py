@@ -128,7 +128,7 @@ async def test_a_migtd_is_given_its_channel_folder_and_modes_and_nothing_else(en
         "TZ",
         "PYTHONPATH",
         "PYTHONUNBUFFERED",
-        "MIGTD_LAB",
+        "MIGTD_LAB_FOLDER",
     }
 
 
