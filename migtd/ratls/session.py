@@ -15,7 +15,7 @@ from typing import Final, NoReturn, TypeVar
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from migtd import failures
-from migtd.attestation.mode import Evidence, PeerEvidence
+from migtd.attestation.mode import Evidence, Judge, PeerEvidence
 from migtd.checks import CheckName
 from migtd.errors import MigTDError, NetworkError, SecureSessionError
 from migtd.migration.data import (
@@ -42,7 +42,7 @@ from migtd.ratls.certificate import (
     report_data,
 )
 from migtd.ratls.reader import PeerCertificate, pull_certificate, verify_self_signature
-from migtd.ratls.tls import PROFILE, PresentedCertificate, RecordCutter, TlsEndpoint, TlsRole
+from migtd.ratls.tls import PROFILE, PresentedCertificate, RecordCutter, TlsEndpoint, TlsRole, weakly
 
 T = TypeVar("T")
 
@@ -73,7 +73,7 @@ class RaTlsSession:
         self._report_data = report_data(public_point(self._key.public_key()))
         self._events: deque[SessionEvent] = deque([EvidenceNeeded(self._report_data)])
         self._state = _State.EVIDENCE
-        self._evidence: Evidence | None = None
+        self._judge: Judge | None = None
         self._evidence_error: MigTDError | None = None
         self._tls: TlsEndpoint | None = None
         self._cutter = RecordCutter()
@@ -90,7 +90,8 @@ class RaTlsSession:
 
     def provide_evidence(self, evidence: Evidence) -> None:
         """Put the evidence into the certificate and start the handshake."""
-        self._evidence = evidence
+        context = self._context
+        self._judge = context.mode.judge(evidence, is_source=context.is_source, checks=context.checks)
         self._start(make_certificate(self._key, migration_extensions(evidence)))
 
     def evidence_failed(self, error: MigTDError) -> None:
@@ -122,7 +123,7 @@ class RaTlsSession:
         if self._state is not _State.EVIDENCE:
             raise RuntimeError("evidence was given before, or the session has failed")
         role = TlsRole.CLIENT if self._context.is_source else TlsRole.SERVER
-        self._tls = TlsEndpoint(role, self._key, certificate, self._check_peer)
+        self._tls = TlsEndpoint(role, self._key, certificate, weakly(self._check_peer))
         self._state = _State.HANDSHAKE
         self._events.append(PhaseEntered(Phase.HANDSHAKE))
         early, self._early = self._early, b""
@@ -186,14 +187,13 @@ class RaTlsSession:
     # --- checks: called inside the TLS verify callback, in the order of ghci-ratls.md 5 ---------------------------
 
     def _check_peer(self, presented: PresentedCertificate) -> None:
-        checks, mode = self._context.checks, self._context.mode
+        checks = self._context.checks
         checks.run(CheckName.TLS_PARAMETERS, self._expect_profile)
-        self._check_local_quote()
+        judge = self._check_local_quote()
         certificate = self._make(CheckName.CERTIFICATE, lambda: _read_certificate(presented))
         checks.run(CheckName.CERTIFICATE_EKU, lambda: _expect_eku(certificate))
         evidence = self._make(CheckName.EVIDENCE_PRESENT, lambda: _find_evidence(certificate))
-        judge = mode.judge(evidence, is_source=self._context.is_source, checks=checks)
-        judge.verify_quote()
+        judge.verify_quote(evidence)
         checks.run(CheckName.CERTIFICATE_SIGNATURE, lambda: verify_self_signature(certificate))
         judge.evaluate_policy()
 
@@ -209,18 +209,18 @@ class RaTlsSession:
         if negotiated != PROFILE:
             raise SecureSessionError(failures.TLS_PARAMETERS, str(negotiated))
 
-    def _check_local_quote(self) -> None:
-        checks, error = self._context.checks, self._evidence_error
-        if self._evidence is not None:
-            self._context.mode.verify_local(self._evidence, checks=checks)
-        elif error is not None:
+    def _check_local_quote(self) -> Judge:
+        if self._judge is not None:
+            self._judge.verify_local()
+            return self._judge
+        error = self._evidence_error or SecureSessionError(failures.INTERNAL, "a handshake without evidence")
 
-            def fail() -> None:
-                raise error
-
-            checks.run(CheckName.QUOTE_LOCAL, fail)
-            # A mode that does not verify its own quote still needs evidence to show.
+        def fail() -> None:
             raise error
+
+        self._context.checks.run(CheckName.QUOTE_LOCAL, fail)
+        # A mode that does not verify its own quote still needs evidence to show.
+        raise error
 
     def _pull_information(self) -> ExchangeInformation:
         return pull_exchange_information(self._exchange)

@@ -1,10 +1,17 @@
 # SPDX-License-Identifier: BSD-2-Clause-Patent
-"""Both ends of a session protocol in memory, for tests: no transport, no task, no clock."""
+"""For tests: sessions and strangers that meet in memory, without transport, task or clock."""
 
 from __future__ import annotations
 
+import datetime as dt
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from typing import Protocol
+
+from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from cryptography.hazmat.primitives.hashes import SHA256, SHA384
+from cryptography.hazmat.primitives.serialization import Encoding
 
 from migtd.attestation.mode import AttestationMode, Evidence
 from migtd.checks import Check, CheckRunner
@@ -18,6 +25,7 @@ from migtd.migration.session import (
     SessionFactory,
     SessionProtocol,
 )
+from migtd.ratls.certificate import OID_EKU_MIGTD, OID_EVENT_LOG, OID_QUOTE
 
 
 @dataclass(slots=True)
@@ -126,3 +134,56 @@ class ConnectionPair:
             for portion in cut(data):
                 receiver.receive(portion)
         return bool(data)
+
+
+class Peer(Protocol):
+    """A TLS endpoint without a socket."""
+
+    def turn(self, data: bytes) -> bytes:
+        """Take bytes from our side and act; returns the bytes for our side, `b""` if there are none."""
+
+
+def converse(side: Side, peer: Peer) -> Side:
+    """Carry bytes between the two until both are silent, then end the stream for our side."""
+    side.start()
+    to_us = peer.turn(b"")
+    while True:
+        if to_us:
+            side.receive(to_us)
+        to_peer = side.take()
+        if not to_us and not to_peer:
+            break
+        to_us = peer.turn(to_peer)
+    if not side.ended:
+        side.receive(b"")
+    return side
+
+
+def stranger_certificate(
+    key: ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey,
+    *,
+    eku: Iterable[str] = (OID_EKU_MIGTD,),
+    quote: bytes | None = bytes(822),
+    log: bytes | None = bytes(200),
+    since: int = 1970,
+    until: int = 2100,
+) -> bytes:
+    """A self-signed certificate as a general builder makes it, DER; what is empty or None is left out.
+
+    `since` and `until` are the years of its validity.
+    """
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "a peer")])
+    builder = (
+        x509.CertificateBuilder(name, name, key.public_key(), 1)
+        .not_valid_before(dt.datetime(since, 1, 1, tzinfo=dt.UTC))
+        .not_valid_after(dt.datetime(until, 1, 1, tzinfo=dt.UTC))
+    )
+    usages = [x509.ObjectIdentifier(usage) for usage in eku]
+    if usages:
+        builder = builder.add_extension(x509.ExtendedKeyUsage(usages), critical=False)
+    for oid, value in ((OID_EVENT_LOG, log), (OID_QUOTE, quote)):
+        if value is not None:
+            extension = x509.UnrecognizedExtension(x509.ObjectIdentifier(oid), value)
+            builder = builder.add_extension(extension, critical=False)
+    digest = SHA384() if isinstance(key, ec.EllipticCurvePrivateKey) else SHA256()
+    return builder.sign(key, digest).public_bytes(Encoding.DER)

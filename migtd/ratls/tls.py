@@ -13,9 +13,10 @@ kept, so nothing can be resumed with them.
 from __future__ import annotations
 
 import enum
+import weakref
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import Final, TypeVar
+from typing import Final, ParamSpec, TypeVar
 
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -25,6 +26,7 @@ from migtd import failures
 from migtd.errors import MigTDError, NetworkError, SecureSessionError
 from migtd.ratls.certificate import public_point
 
+P = ParamSpec("P")
 T = TypeVar("T")
 
 CIPHER_SUITE: Final = "TLS_AES_256_GCM_SHA384"
@@ -32,8 +34,9 @@ GROUP: Final = "secp384r1"
 
 _READ_SIZE: Final = 65_536
 _RECORD_HEADER: Final = 5
-_FINISHED_ALONE: Final = 6 + 5 + 4 + 48 + 1 + 16
-"""Bytes of a client's last flight without certificate: ChangeCipherSpec, then a record with Finished under SHA-384."""
+_NO_CERTIFICATE: Final = 6 + (5 + 4 + 1 + 255 + 3 + 1 + 16) + (5 + 4 + 48 + 1 + 16)
+"""Most bytes of a client's last flight without a certificate: ChangeCipherSpec, a record with an empty list behind the
+longest context that a server can ask for, and one with Finished under SHA-384."""
 _UNDECIPHERABLE: Final = b"\x17\x03\x03\x00\x11" + bytes(17)
 """A record that no key decrypts; see TlsEndpoint.refuse."""
 
@@ -128,8 +131,8 @@ class TlsEndpoint:
         self._done = False
         self._out = b""
         self._last_flight_size = 0
-        self._connection = SSL.Connection(_context(role, key, certificate, self._on_certificate))
-        self._connection.set_info_callback(self._on_info)
+        self._connection = SSL.Connection(_context(role, key, certificate, weakly(self._on_certificate)))
+        self._connection.set_info_callback(weakly(self._on_info))
         if role is TlsRole.CLIENT:
             self._connection.set_connect_state()
         else:
@@ -158,12 +161,13 @@ class TlsEndpoint:
 
     @property
     def peer_saw_certificate(self) -> bool:
-        """Whether the peer asked for this end's certificate and so was shown it; meaningful once the handshake is done.
+        """Whether this end has shown its certificate; meaningful once the handshake is done.
 
-        A server always shows its own. Whether a client was asked for one OpenSSL does not tell, but the size does of
-        what the client sent last: a certificate comes with a signature, which alone is larger than Finished.
+        A server always has. A client has not if it was not asked, or asked for signatures that its key cannot make.
+        OpenSSL tells neither, but the size does of what the client sent last: a P-384 key and two signatures alone, be
+        they compressed, take more than all that can be there without them.
         """
-        return self._role is TlsRole.SERVER or self._last_flight_size > _FINISHED_ALONE
+        return self._role is TlsRole.SERVER or self._last_flight_size > _NO_CERTIFICATE
 
     def feed(self, data: bytes) -> None:
         """Take bytes from the peer; nothing is looked at before `handshake` or `read`."""
@@ -235,7 +239,9 @@ class TlsEndpoint:
 
     def _failure(self, error: SSL.Error) -> MigTDError:
         if self._refusal is not None:
-            return self._refusal
+            # Not kept any longer: raised, it knows its way through this very object.
+            refusal, self._refusal = self._refusal, None
+            return refusal
         if self._alert == Alert.close_notify:
             return NetworkError(failures.TRANSPORT_ENDED, "the peer closed the TLS session")
         if self._alert is not None:
@@ -268,6 +274,23 @@ class TlsEndpoint:
             return False
         self._verified = der
         return True
+
+
+def weakly(method: Callable[P, T]) -> Callable[P, T]:
+    """A bound method that does not keep its object: for callbacks of what the object itself holds.
+
+    A session is then gone once nobody uses it, with its keys and OpenSSL's memory, of which Python's collector knows
+    nothing. Raises ReferenceError if it is called after that.
+    """
+    held = weakref.WeakMethod(method)
+
+    def call(*args: P.args, **kwargs: P.kwargs) -> T:
+        bound = held()
+        if bound is None:
+            raise ReferenceError("the session is gone")
+        return bound(*args, **kwargs)
+
+    return call
 
 
 class RecordCutter:
