@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lab import failures
-from lab.errors import ExitStatus, TaskError
+from lab.errors import ExitStatus, TaskError, UsageError
 from lab.names import checkout_path
 
 CHECKS: Mapping[str, tuple[str, ...]] = {
@@ -38,6 +38,8 @@ class PytestOptions:
     """pytest's -k."""
     unit: bool = False
     """Leave out the tests that start MigTDs, hosts or containers."""
+    soak: bool = False
+    """Run the tests that take minutes, and only these; all others leave them out (marker `soak`)."""
     require_engines: bool = False
     """A skipped test is a failure, except where ../shared is absent."""
 
@@ -64,7 +66,7 @@ def run_checks() -> ExitStatus:
 def run_tests(options: PytestOptions, environ: Mapping[str, str]) -> ExitStatus:
     """Run pytest; its output is the task's. `CI=true` in `environ` requires the engines, as the option does.
 
-    Negative if a test failed or none ran. Raises TaskError (LAB-TOOL-MISSING).
+    Negative if a test failed or none ran. Raises TaskError (LAB-TOOL-MISSING) and what `pytest_command` raises.
     """
     done = subprocess.run(pytest_command(options, environ), cwd=checkout_path(), check=False)
     if done.returncode == _PYTEST_NO_TESTS:
@@ -73,14 +75,19 @@ def run_tests(options: PytestOptions, environ: Mapping[str, str]) -> ExitStatus:
 
 
 def pytest_command(options: PytestOptions, environ: Mapping[str, str]) -> list[str]:
-    """The command that `run_tests` runs."""
+    """The command that `run_tests` runs. Raises UsageError (LAB-USAGE-VALUE-INVALID) for `unit` with `soak`."""
     arguments = []
     if options.junit:
         arguments.append(f"--junit-xml={os.path.abspath(options.junit)}")  # noqa: PTH100 - the user's folder, links kept
     if options.select:
         arguments += ["-k", options.select]
+    if options.unit and options.soak:
+        raise UsageError(failures.USAGE_VALUE_INVALID, "--unit or --soak, not both: the soak starts MigTDs")
     if options.unit:
         arguments += ["-m", "not docker and not engine"]
+    if options.soak:
+        # Not captured: people see how far it is.
+        arguments += ["-m", "soak", "--capture=no"]
     if options.require_engines or environ.get("CI") == "true":
         arguments.append("--require-engines")
     return _command("pytest", arguments)

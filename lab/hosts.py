@@ -47,6 +47,7 @@ class Host:
         self._lab = lab
         self._idle: list[ControlClient] = []
         self._open: set[ControlClient] = set()
+        self._engine_lost: EngineError | None = None
 
     async def health(self, wait: float) -> Health:
         """Health once the host is ready, or after `wait` seconds."""
@@ -108,6 +109,9 @@ class Host:
             raise
         except ControlLost as error:
             raise EngineError(failures.HOST_LOST, f"{self.name} of {self._lab}: {error.detail}") from error
+        except EngineError as error:
+            self._remember(error)
+            raise
         finally:
             if whole:
                 self._idle.append(client)
@@ -115,13 +119,23 @@ class Host:
                 await self._drop(client)
 
     async def _connect(self) -> ControlClient:
+        if self._engine_lost is not None:
+            # Thousands of migrations would each start a program that finds out the same.
+            raise EngineError(self._engine_lost.kind, self._engine_lost.detail)
         try:
             reader, writer = await self._engine.control(self._lab, self.name)
+        except EngineError as error:
+            self._remember(error)
+            raise
         except OSError as error:
             raise EngineError(failures.HOST_LOST, f"{self.name} of {self._lab}: {error}") from error
         client = ControlClient(reader, writer)
         self._open.add(client)
         return client
+
+    def _remember(self, error: EngineError) -> None:
+        if error.kind is failures.ENGINE_LOST:
+            self._engine_lost = error
 
     async def _drop(self, client: ControlClient) -> None:
         self._open.discard(client)

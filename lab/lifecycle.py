@@ -24,6 +24,8 @@ from lab.state import LabLock, forget_lab_file, lab_lock, remembered, state_root
 
 BUSY_LIMIT: Final = 15.0
 """Seconds that `down` waits for a command that is starting or removing the same lab."""
+AT_ONCE: Final = 8
+"""Labs that are removed at the same time."""
 SETTLE: Final = 1.0
 """Seconds after which an engine is looked at again where a command was killed in the middle."""
 _POLL: Final = 0.1
@@ -62,12 +64,19 @@ async def _down(options: DownOptions) -> ExitStatus:
     roots = state_roots(os.environ)
     with steps("looking for labs") as progress:
         asked, silent = await in_thread(engines.survey, options.engine)
-        for name in await in_thread(_names, options, asked, [each.engine for each in silent], roots):
-            try:
-                await _remove(name, asked, roots, removed.setdefault(name, []), progress)
-            except TaskError as failure:
-                troubles.append(failure)
-            troubles += [each.failure for each in silent if each.holds(name)]
+        names = await in_thread(_names, options, asked, [each.engine for each in silent], roots)
+        removed |= {name: [] for name in names}
+        gate = asyncio.Semaphore(AT_ONCE)
+
+        async def remove(name: str) -> None:
+            async with gate:
+                try:
+                    await _remove(name, asked, roots, removed[name], progress)
+                except TaskError as failure:
+                    troubles.append(failure)
+                troubles.extend(each.failure for each in silent if each.holds(name))
+
+        await asyncio.gather(*(remove(name) for name in names))
     if options.json:
         if not troubles:
             sys.stdout.write(json.dumps({"schema": 1, "removed": removed}) + "\n")
@@ -84,7 +93,9 @@ async def _remove(
     """Remove one lab from every engine, and all that is written down of it."""
     async with _lock_when_free(roots[0], name, progress) as lock:
         for engine in asked:
-            take_down = down_until_quiet if lock.resumed else _down_once
+            # Where nothing is written down, no command had asked this engine for anything yet.
+            begun = lock.resumed and name in remembered(roots, engine.name)
+            take_down = down_until_quiet if begun else _down_once
             removed += await take_down(engine, name, progress)
             for root in roots:
                 forget_lab_file(root, name, engine.name)

@@ -8,9 +8,9 @@ import os
 import sys
 from typing import Any
 
-from lab import engines
+from lab import engines, failures
 from lab.engines.base import LabStatus, RoleState
-from lab.errors import ExitStatus
+from lab.errors import EngineError, ExitStatus
 from lab.history import follow_events, merged_events
 from lab.hosts import connected
 from lab.interrupts import run_interruptible
@@ -27,7 +27,7 @@ def logs(options: LogsOptions) -> ExitStatus:
 def events(options: EventsOptions) -> ExitStatus:
     """Print the history of all hosts of a lab, merged by time, one JSON object a line, from the start.
 
-    Raises EngineError (LAB-NOT-RUNNING, LAB-HOST-LOST).
+    Raises EngineError (LAB-NOT-RUNNING, LAB-ROLE-ENDED, LAB-HOST-LOST).
     """
     return run_interruptible(_events(options))
 
@@ -80,11 +80,19 @@ async def _events(options: EventsOptions) -> ExitStatus:
 
 
 def _running_hosts(found: LabStatus) -> list[str]:
-    """The hosts that can be asked; of the others it is said that they cannot."""
-    for role in found.roles:
-        if role.role == "host" and role.state is not RoleState.RUNNING:
-            sys.stderr.write(f"{role.path} has ended: its history is lost with it\n")
-    return [role.name for role in found.roles if role.role == "host" and role.state is RoleState.RUNNING]
+    """The hosts that can be asked; of the others it is said that they cannot.
+
+    Raises EngineError (LAB-ROLE-ENDED) if none is left.
+    """
+    hosts = [role for role in found.roles if role.role == "host"]
+    running = [role.name for role in hosts if role.state is RoleState.RUNNING]
+    ended = [role for role in hosts if role.state is not RoleState.RUNNING]
+    if not running:
+        told = ", ".join(f"{role.path} ({role.detail})" if role.detail else role.path for role in ended)
+        raise EngineError(failures.ROLE_ENDED, f"{told or 'every host'} of {found.lab}: its history is lost with it")
+    for role in ended:
+        sys.stderr.write(f"{role.path} has ended: its history is lost with it\n")
+    return running
 
 
 _HEAD = ("timestamp", "level", "event")

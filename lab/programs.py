@@ -8,6 +8,7 @@ that, a `docker compose up` would go on after Ctrl-C and create what nobody remo
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import subprocess
 import threading
 from collections.abc import Callable, Mapping, Sequence
@@ -47,7 +48,10 @@ async def in_thread(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs)
         return await asyncio.shield(work)
     except asyncio.CancelledError:
         running.end()
-        await asyncio.wait({work})
+        while not work.done():
+            # Who cancels once more, such as a group of tasks that ends, waits for the same.
+            with contextlib.suppress(asyncio.CancelledError):
+                await asyncio.wait({work})
         if not work.cancelled():
             # Whatever it ended with: it was told to end. Taking the exception keeps asyncio from reporting it.
             work.exception()

@@ -78,20 +78,24 @@ def require_socket_path(path: Path) -> Path:
     return path
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class LabLock:
-    """The name of a lab, held. `resumed`: the last holder died in the middle and may have left anything behind."""
+    """The name of a lab, held. `resumed`: the last holder was cut off in the middle and may have left anything behind.
+
+    A holder that is cut off and still gets to say so sets `settled` to False: the next one then resumes.
+    """
 
     lab: str
     resumed: bool
+    settled: bool = True
 
 
 @contextlib.contextmanager
 def lab_lock(root: Path, lab: str) -> Iterator[LabLock]:
     """Hold the name of a lab while it is started or removed. Raises EngineError (LAB-BUSY) if another command does.
 
-    The lock file goes away with the holder's last use; the kernel frees the lock of a holder that died, and of the
-    programs that it gave `held_locks` to.
+    The lock file goes away with the holder's last use if all is settled then; the kernel frees the lock of a holder
+    that died, and of the programs that it gave `held_locks` to.
     """
     make_private(root)
     path = root / f"{lab}.lock"
@@ -110,11 +114,13 @@ def lab_lock(root: Path, lab: str) -> Iterator[LabLock]:
     os.ftruncate(descriptor, 0)
     os.write(descriptor, os.fsencode(checkout_path()))
     token = _HELD.set((*_HELD.get(), descriptor))
+    lock = LabLock(lab, resumed)
     try:
-        yield LabLock(lab, resumed)
+        yield lock
     finally:
         _HELD.reset(token)
-        path.unlink(missing_ok=True)
+        if lock.settled:
+            path.unlink(missing_ok=True)
         os.close(descriptor)
 
 

@@ -69,7 +69,7 @@ async def _status(options: StatusOptions) -> ExitStatus:
             _show(console, each)
         if not seen and not lost:
             console.print("no labs" if options.name is None else f"no lab {options.name}", markup=False)
-            output.show_next(console, ["./inv up"])
+            output.show_next(console, [f"./inv up --name {options.name}" if options.name else "./inv up"])
     sys.stdout.flush()
     for engine, names in lost.items():
         sys.stderr.write(f"not seen, started on {engine.engine}: {', '.join(names)}\n")

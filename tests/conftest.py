@@ -28,10 +28,21 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         action="store_true",
         help="a skipped test is a failure, except where ../shared is absent",
     )
+    parser.addoption("--soak-seconds", type=float, default=600.0, help="how long a test marked `soak` runs")
 
 
 def pytest_configure(config: pytest.Config) -> None:
     config.stash[_STRICT] = bool(config.getoption("--require-engines"))
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out what takes minutes, unless the marker is asked for by name."""
+    if "soak" in config.getoption("-m"):
+        return
+    long = [item for item in items if item.get_closest_marker("soak")]
+    if long:
+        config.hook.pytest_deselected(items=long)
+        items[:] = [item for item in items if item not in long]
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

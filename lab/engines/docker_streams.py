@@ -14,6 +14,7 @@ from typing import Final
 from lab import docker_cli, failures
 from lab.engines.base import ControlStream
 from lab.errors import EngineError
+from lab.programs import in_thread
 
 _CHUNK: Final = 65536
 _LINE_LIMIT: Final = 16 << 20
@@ -45,13 +46,18 @@ class ExecStreams:
 
 
 async def follow_logs(commands: Mapping[str, Sequence[str]]) -> AsyncGenerator[tuple[str, str], None]:
-    """(key, line) of what the commands print, until all have ended. Closing the iterator ends them."""
-    lines: asyncio.Queue[tuple[str, str] | None] = asyncio.Queue()
+    """(key, line) of what the commands print, until all have ended. Closing the iterator ends them.
+
+    Raises EngineError (LAB-ENGINE-LOST) once a command was cut off by the engine's end.
+    """
+    lines: asyncio.Queue[tuple[str, str] | EngineError | None] = asyncio.Queue()
     tasks = [asyncio.create_task(_read_lines(key, command, lines)) for key, command in commands.items()]
     try:
         running = len(tasks)
         while running:
             line = await lines.get()
+            if isinstance(line, EngineError):
+                raise line
             if line is _ALL_READ:
                 running -= 1
             else:
@@ -62,18 +68,35 @@ async def follow_logs(commands: Mapping[str, Sequence[str]]) -> AsyncGenerator[t
         await asyncio.gather(*tasks, return_exceptions=True)
 
 
-async def _read_lines(key: str, command: Sequence[str], lines: asyncio.Queue[tuple[str, str] | None]) -> None:
+async def _read_lines(
+    key: str, command: Sequence[str], lines: asyncio.Queue[tuple[str, str] | EngineError | None]
+) -> None:
     process = await asyncio.create_subprocess_exec(
         *command, stdout=PIPE, stderr=STDOUT, limit=_LINE_LIMIT, start_new_session=True
     )
+    # The client's own last word comes as one more line of the log. What looks like it waits for what follows.
+    held: list[str] = []
     try:
         if process.stdout is not None:
-            async for line in process.stdout:
-                lines.put_nowait((key, line.decode(errors="replace").rstrip("\r\n")))
-        await process.wait()
+            async for raw in process.stdout:
+                line = raw.decode(errors="replace").rstrip("\r\n")
+                if held:
+                    lines.put_nowait((key, held.pop()))
+                if _tells_of_lost_engine(line):
+                    held.append(line)
+                else:
+                    lines.put_nowait((key, line))
+        if await process.wait() and held:
+            lines.put_nowait(EngineError(failures.ENGINE_LOST, f"logs of {key}: {held.pop()}"))
+        elif held:
+            lines.put_nowait((key, held.pop()))
     finally:
         await _end(process)
         lines.put_nowait(_ALL_READ)
+
+
+def _tells_of_lost_engine(line: str) -> bool:
+    return docker_cli.refusal(line, failures.HOST_LOST).kind is failures.ENGINE_LOST
 
 
 async def _pump(process: Process, reader: asyncio.StreamReader, whom: str) -> None:
@@ -85,15 +108,21 @@ async def _pump(process: Process, reader: asyncio.StreamReader, whom: str) -> No
             reader.feed_data(data)
         told = (await process.stderr.read()).decode(errors="replace")
         if await process.wait():
-            reader.set_exception(_cut(told, whom))
+            reader.set_exception(await _cut(told, whom))
         else:
             reader.feed_eof()
     finally:
         await _end(process)
 
 
-def _cut(told: str, whom: str) -> EngineError:
+async def _cut(told: str, whom: str) -> EngineError:
+    """Why a stream was cut. The client says nothing of an engine that went away: then the engine is asked for."""
     failure = docker_cli.refusal(told, failures.HOST_LOST)
+    if failure.kind is failures.HOST_LOST and not failure.detail:
+        try:
+            await in_thread(docker_cli.server_version)
+        except EngineError as lost:
+            failure = lost
     return EngineError(failure.kind, f"{whom}: {failure.detail}" if failure.detail else whom)
 
 

@@ -86,6 +86,7 @@ def test_clean_removes_images_only_where_there_is_a_container_engine(tmp_path, m
         (PytestOptions(junit=Path("junit.xml")), {}, [f"--junit-xml={Path.cwd() / 'junit.xml'}"]),
         (PytestOptions(select="ratls and not tls"), {}, ["-k", "ratls and not tls"]),
         (PytestOptions(unit=True), {}, ["-m", "not docker and not engine"]),
+        (PytestOptions(soak=True), {}, ["-m", "soak", "--capture=no"]),
         (PytestOptions(require_engines=True), {}, ["--require-engines"]),
         (PytestOptions(), {"CI": "true"}, ["--require-engines"]),
         (PytestOptions(), {"CI": "false"}, []),
@@ -93,6 +94,12 @@ def test_clean_removes_images_only_where_there_is_a_container_engine(tmp_path, m
 )
 def test_options_of_test_become_those_of_pytest(options, environ, expected):
     assert pytest_command(options, environ) == [sys.executable, "-m", "pytest", *expected]
+
+
+def test_soak_without_engines_is_refused():
+    with pytest.raises(UsageError) as caught:
+        pytest_command(PytestOptions(soak=True, unit=True), {})
+    assert caught.value.kind is failures.USAGE_VALUE_INVALID
 
 
 @pytest.mark.parametrize(
@@ -175,10 +182,30 @@ def test_docker_test_is_skipped_where_no_engine_answers(pytester, checkout, monk
     assert "no docker client" in result.stdout.str()
 
 
+SOAKING = """
+import pytest
+
+def test_short():
+    pass
+
+@pytest.mark.soak
+def test_long(request):
+    assert request.config.getoption("--soak-seconds") == 600
+"""
+
+
+@pytest.mark.parametrize("options", [[], ["-m", "soak"], ["-m", "not shared", "--require-engines"]])
+def test_soak_is_left_out_and_no_skip_unless_it_is_asked_for(pytester, checkout, options):
+    make_checkout(pytester, checkout, SOAKING)
+    result = pytester.runpytest_subprocess("-c", "project/pytest.ini", "-v", *options, "project/tests")
+    result.assert_outcomes(passed=1, deselected=1)
+    assert ("test_long" in result.stdout.str()) is (options == ["-m", "soak"])
+
+
 def make_checkout(pytester, checkout, test):
     folder = pytester.mkdir("project")
     (folder / "pytest.ini").write_text(
-        "[pytest]\nmarkers =\n  docker: x\n  shared: x\naddopts = --import-mode=importlib\n"
+        "[pytest]\nmarkers =\n  docker: x\n  shared: x\n  soak: x\naddopts = --import-mode=importlib\n"
     )
     (folder / "tests").mkdir()
     (folder / "tests/conftest.py").write_text((checkout / "tests/conftest.py").read_text())

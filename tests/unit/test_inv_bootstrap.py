@@ -33,7 +33,7 @@ class Copy:
         for part in BOOTSTRAP_PARTS:
             (self.root / part).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(checkout / part, self.root / part)
-        (self.root / "lab/program.py").write_text(
+        (self.root / "lab/start.py").write_text(
             "import sys, demo\nprint('program', demo.__file__, sys.path[0] != '', *sys.argv[1:])\n"
         )
         (self.root / "requirements.txt").write_text("nothing==1\n")
@@ -92,7 +92,7 @@ def test_finished_venv_is_used_without_asking_any_python(copy):
     copy.venv()
     copy.program("python3", "echo asked >&2; exit 1")
     done = copy.run("up", "--name", "a b")
-    assert (done.stdout, done.stderr, done.returncode) == ("venv -P -m lab.program up --name a b\n", "", 5)
+    assert (done.stdout, done.stderr, done.returncode) == ("venv -P -m lab.start up --name a b\n", "", 5)
 
 
 def test_inv_is_found_from_anywhere(copy, tmp_path):
@@ -109,7 +109,7 @@ def test_inv_is_found_from_anywhere(copy, tmp_path):
         (["elsewhere/../check out/inv"], tmp_path),
     ):
         done = copy.run("up", command=command, cwd=cwd)
-        assert (done.stdout, done.stderr) == ("venv -P -m lab.program up\n", ""), command
+        assert (done.stdout, done.stderr) == ("venv -P -m lab.start up\n", ""), command
 
 
 def test_missing_python_has_the_words_of_the_catalogue(copy):
@@ -175,8 +175,8 @@ def test_venv_is_made_again_when_out_of_date(copy, damage):
 def test_venv_is_made_again_for_another_named_python(copy):
     one, other = copy.python("one", bootstrap_status=3), copy.python("other", bootstrap_status=3)
     copy.venv(made_with=one)
-    assert copy.run(MIGTD_LAB_PYTHON=str(one)).stdout == "venv -P -m lab.program\n"
-    assert copy.run().stdout == "venv -P -m lab.program\n"
+    assert copy.run(MIGTD_LAB_PYTHON=str(one)).stdout == "venv -P -m lab.start\n"
+    assert copy.run().stdout == "venv -P -m lab.start\n"
     assert copy.run(MIGTD_LAB_PYTHON=str(other)).stdout == "other -P -m lab.bootstrap\n"
 
 

@@ -100,6 +100,16 @@ def test_name_that_a_killed_command_held_is_told_with_its_checkout_and_resumed(r
     assert unfinished((root,)) == {}
 
 
+def test_name_whose_holder_could_not_settle_is_told_and_resumed(root: Path, checkout: Path):
+    with lab_lock(root, "one") as lock:
+        lock.settled = False
+
+    assert unfinished((root,)) == {"one": str(checkout)}
+    with lab_lock(root, "one") as lock:
+        assert lock.resumed
+    assert unfinished((root,)) == {}
+
+
 def test_lock_file_of_a_command_that_was_killed_at_once_is_swept_away_unless_held(root: Path):
     root.mkdir(mode=0o700)
     (root / "dead.lock").touch()
