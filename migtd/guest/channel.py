@@ -11,7 +11,7 @@ host likes. Here the same crosses a SOCK_SEQPACKET socket. Every message is one 
 | 1 CALL | guest | as the guest set them; RAX = TDCALL leaf (0: TDVMCALL) | private memory that the leaf reads |
 | 2 RETURN | host | as the TDX module left them | private memory that the leaf writes |
 | 3 INTERRUPT | host | RAX = vector | none |
-| 4 EVENT | guest | zero | one JSON object, UTF-8: what the guest lets people see (observer.py) |
+| 4 EVENT | guest | zero | JSON objects, UTF-8, one a line: what the guest lets people see (observer.py) |
 
 A RETURN carries the sequence number of its CALL. The guest's private memory is never mapped by the host, so operands
 that the real TDX module reads there (REPORTDATA, a digest, a REPORTMACSTRUCT) travel as data. Integers are
@@ -32,6 +32,9 @@ from migtd.errors import VmmInternalError
 
 SOCKET_NAME: Final = "vmcall.sock"
 SHARED_MEMORY_NAME: Final = "shared-memory"
+POLICY_NAME: Final = "policy"
+ROOT_CA_NAME: Final = "root-ca"
+"""Files of the configuration volume, where the host gives one: they are there before the socket is."""
 
 MAX_DATA: Final = 16384
 """Most data bytes in one message: a TDREPORT is 1024, an event at most this."""
@@ -143,7 +146,7 @@ class Channel(Protocol):
         """
 
     def event(self, data: bytes) -> None:
-        """Send one EVENT (events.py). Never blocks on the host's understanding of it."""
+        """Tell of one event (events.py): before the next call, and at the latest with this turn of the event loop."""
 
     def listen(self, on_interrupt: Callable[[int], None], on_lost: Callable[[], None]) -> None:
         """Deliver interrupts from the running event loop to `on_interrupt(vector)`; say once if the host is gone."""

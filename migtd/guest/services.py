@@ -120,16 +120,25 @@ class GhciServices:
         self._free(buffer)
         return status, payload
 
-    async def report_status(self, request_id: int, result: MigrationResult, data: bytes = b"") -> None:
+    async def report_status(
+        self,
+        request_id: int,
+        result: MigrationResult,
+        data: bytes = b"",
+        *,
+        on_call: Callable[[], None] = lambda: None,
+    ) -> None:
         """End a request with its result and the answer's data, in a buffer of its own.
 
         Returns once the VMM acknowledged, or after the report deadline without that: the guest is done with the request
-        in both cases, and the observer is told of the second. While no shared memory is left, waits for other requests
-        to give some back, so that even a request that failed for want of it is reported.
+        in both cases, and the observer is told of the second. While no shared memory is left, waits as long for other
+        requests to give some back, so that even a request that failed for want of it is reported; OutOfResource means
+        that nothing was reported. `on_call` is called right before the VMM learns of the end.
         """
         # The stream of a request ends with it: the VMM may use the id again from the moment of the call.
         ended = self._end_stream(request_id)
         buffer = await self._filled_when_there_is_room(data)
+        on_call()
         with self._freed_on_refusal(buffer):
             self._guest.vmcall.migtd_report_status(
                 request_id, push_report_status(result), buffer, VMCALL_SERVICE_VECTOR

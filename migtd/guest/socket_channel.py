@@ -23,6 +23,7 @@ from migtd.deadlines import Deadlines
 from migtd.errors import VmmInternalError
 from migtd.guest.abi import PAGE_SIZE, TdCallLeaf
 from migtd.guest.channel import (
+    MAX_DATA,
     MAX_MESSAGE,
     SHARED_MEMORY_NAME,
     SOCKET_NAME,
@@ -93,6 +94,8 @@ class SocketChannel:
         """Vectors that arrived during a call, in order. A vector that fires twice before it is delivered is one."""
         self._failure: VmmInternalError | None = None
         self._listener: _Listener | None = None
+        self._events: list[bytes] = []
+        """Told, but not sent yet: to wake the host for each of them would cost more than all of them."""
         _limit_blocking(connection, call_deadline)
 
     def call(self, registers: Registers, data: bytes = b"") -> tuple[Registers, bytes]:
@@ -103,6 +106,7 @@ class SocketChannel:
         """
         self._sequence = sequence = (self._sequence + 1) & 0xFFFFFFFF
         try:
+            self._send_events()
             self._send(Message(Kind.CALL, sequence, registers, data))
             answer = self._receive_return(sequence)
         except VmmInternalError as error:
@@ -113,12 +117,19 @@ class SocketChannel:
         return answer.registers, answer.data
 
     def event(self, data: bytes) -> None:
-        """Send one EVENT. Waits only for room in the socket. Raises VmmInternalError (MIGTD-CHANNEL-LOST)."""
-        try:
-            self._send(Message(Kind.EVENT, data=data))
-        except VmmInternalError as error:
-            self._end(error)
-            raise
+        """Send one event before the next call, and at the latest at the end of this turn of the event loop.
+
+        At once while nobody listens yet. Waits only for room in the socket. Raises VmmInternalError
+        (MIGTD-CHANNEL-LOST) if the channel is known to be lost.
+        """
+        self._expect_open()
+        if len(data) > MAX_DATA:
+            raise ValueError(f"an event of {len(data)} bytes does not fit into one channel message")
+        if self._listener is not None and not self._events:
+            self._listener.loop.call_soon(self._send_last_events)
+        self._events.append(data)
+        if self._listener is None:
+            self._send_events()
 
     def listen(self, on_interrupt: Callable[[int], None], on_lost: Callable[[], None]) -> None:
         """Deliver interrupts, those queued before included, from the running event loop; say once if the host is gone.
@@ -135,14 +146,32 @@ class SocketChannel:
 
     def close(self) -> None:
         """End the TD. Later calls raise MIGTD-CHANNEL-LOST; the listener is not told, for it asked for this."""
+        self._send_last_events()
         self._stop_reading()
         self._listener = None
         self._failure = self._failure or VmmInternalError(failures.CHANNEL_LOST, "the channel was closed")
         self._socket.close()
 
-    def _send(self, message: Message) -> None:
+    def _send_events(self) -> None:
+        """Send what was told of, in as few messages as it takes."""
+        events, self._events = self._events, []
+        while events:
+            count = _fitting(events)
+            self._send(Message(Kind.EVENT, data=b"\n".join(events[:count])))
+            del events[:count]
+
+    def _send_last_events(self) -> None:
+        try:
+            self._send_events()
+        except VmmInternalError as error:
+            self._end(error)
+
+    def _expect_open(self) -> None:
         if self._failure is not None:
             raise VmmInternalError(self._failure.kind, self._failure.detail)
+
+    def _send(self, message: Message) -> None:
+        self._expect_open()
         try:
             self._socket.send(push_message(message))
         except BlockingIOError as error:
@@ -219,6 +248,16 @@ class _Listener:
         self.loop = loop
         self.on_interrupt = on_interrupt
         self.on_lost = on_lost
+
+
+def _fitting(events: list[bytes]) -> int:
+    """How many of these fit into one message, at least one."""
+    size = -1
+    for count, event in enumerate(events):
+        size += 1 + len(event)
+        if size > MAX_DATA:
+            return count
+    return len(events)
 
 
 def _pull(datagram: bytes) -> Message:

@@ -8,6 +8,7 @@ readable are reported for it; nothing that a request does or meets ends the loop
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from typing import Final, Protocol
 
 import structlog
@@ -52,10 +53,13 @@ class RequestServices(Transport, Protocol):
     async def wait_for_request(self) -> tuple[int, bytes]:
         """Status and payload of the next completed WaitForRequest, not yet looked at."""
 
-    async def report_status(self, request_id: int, result: MigrationResult, data: bytes = b"") -> None:
+    async def report_status(
+        self, request_id: int, result: MigrationResult, data: bytes = b"", *, on_call: Callable[[], None]
+    ) -> None:
         """ReportStatus with the answer data; returns once the VMM acknowledged it or the report deadline passed.
 
-        OutOfResource means that nothing was reported: the call needs a buffer and there is none.
+        `on_call` is called when the VMM is about to learn of it. OutOfResource means that nothing was reported: the
+        call needs a buffer, and within the report deadline there was none.
         """
 
 
@@ -148,7 +152,7 @@ class MigTd:
     async def _report(self, request_id: int, result: MigrationResult, data: bytes) -> None:
         """Make the one ReportStatus of a request. If it fails nothing is left to try, but people are told."""
         try:
-            await self._report_when_there_is_memory(request_id, result, data)
+            await self._report_what_fits(request_id, result, data)
         except MigTDError as error:
             text = f"ReportStatus {result.name} failed: {error.kind.id}: {error}"
         except Exception as error:  # noqa: BLE001 - one request's report must not end the others
@@ -156,27 +160,27 @@ class MigTd:
             text = f"ReportStatus {result.name} failed: {failures.INTERNAL.id}: {type(error).__name__}"
         else:
             return
+        finally:
+            self._being_served.discard(request_id)
         if result is MigrationResult.Success:
             text += "; what the request asked for was done: a migration's key is written"
         self._log.write(LogLevel.ERROR, text, request_id)
         self._observer.note(request_id, text)
 
-    async def _report_when_there_is_memory(self, request_id: int, result: MigrationResult, data: bytes) -> None:
-        """Report; while there is no buffer for it, wait within the report deadline for other requests to end."""
-        clock = asyncio.get_running_loop().time
-        end = clock() + self._deadlines.report
-        while True:
-            # The VMM learns of the end by the call itself and may use the id again at once, before the acknowledgement.
+    async def _report_what_fits(self, request_id: int, result: MigrationResult, data: bytes) -> None:
+        """Report; an answer for which there is no buffer gives way to the failure to make one, which needs less."""
+
+        def no_longer_served() -> None:
+            # The VMM may use the id again from the call on, before it acknowledges; not earlier.
             self._being_served.discard(request_id)
-            try:
-                return await self._services.report_status(request_id, result, data)
-            except OutOfResource:
-                others = [task for task in self._tasks if task is not asyncio.current_task()]
-                if not others or clock() >= end:
-                    raise
-                # Nothing was reported yet, so the request has not ended.
-                self._being_served.add(request_id)
-                await asyncio.wait(others, timeout=end - clock(), return_when=asyncio.FIRST_COMPLETED)
+
+        try:
+            await self._services.report_status(request_id, result, data, on_call=no_longer_served)
+        except OutOfResource as error:
+            if not data:
+                raise
+            self._failed(request_id, error)
+            await self._services.report_status(request_id, error.result, on_call=no_longer_served)
 
     async def _answer(self, request_id: int, status: int, payload: bytes) -> bytes:
         """Do what one request asks for and return the answer data."""

@@ -12,7 +12,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import pytest
 
@@ -23,7 +23,7 @@ from migtd.errors import FailureKind, MigrationResult, MigTDError
 from migtd.migration.data import ExchangeInformation, push_exchange_information
 from migtd.observer import Phase
 from migtd.ratls.session import RaTls
-from migtd.ratls.testing import Side, make_side
+from migtd.ratls.testing import Peer, Side, make_side
 from migtd.ratls.tls import Alert
 
 ROOT = Path(__file__).parents[2]
@@ -37,32 +37,9 @@ OUR_40, THEIR_40 = push_exchange_information(OURS), push_exchange_information(TH
 BOTH_ROLES = pytest.mark.parametrize("is_source", [True, False], ids=["our-client", "our-server"])
 
 
-class Peer(Protocol):
-    """A TLS endpoint without a socket."""
-
-    def turn(self, data: bytes) -> bytes:
-        """Take bytes from our side and act; returns the bytes for our side."""
-
-
 def our_side(*, is_source: bool) -> Side:
     """A session with evidence as attestation mode `accept-all` has it."""
     return make_side(RaTls(), AcceptAll(lambda: b"log\0"), Evidence(bytes(822), b"log\0"), OURS, is_source=is_source)
-
-
-def converse(side: Side, peer: Peer) -> Side:
-    """Carry bytes between the two until both are silent, then end the stream for our side."""
-    side.start()
-    to_us = peer.turn(b"")
-    while True:
-        if to_us:
-            side.receive(to_us)
-        to_peer = side.take()
-        if not to_us and not to_peer:
-            break
-        to_us = peer.turn(to_peer)
-    if not side.ended:
-        side.receive(b"")
-    return side
 
 
 def assert_accepted(side: Side) -> None:
@@ -180,7 +157,7 @@ async def _over_frames(peer: Peer, reader: asyncio.StreamReader, writer: asyncio
 
 async def _start(*arguments: str) -> asyncio.subprocess.Process:
     return await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "migtd", "--deadline", "20", "--json", *arguments,
+        sys.executable, "-m", "migtd", "--attestation", "accept-all", "--deadline", "20", "--json", *arguments,
         stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE, cwd=ROOT,
         env={**os.environ, "PYTHONPATH": str(ROOT)},
     )  # fmt: skip

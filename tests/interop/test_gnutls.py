@@ -16,6 +16,7 @@ from migtd import failures
 from migtd.errors import FailureKind, MigrationResult
 from migtd.migration.data import pull_exchange_information
 from migtd.ratls.certificate import make_certificate, migration_extensions
+from migtd.ratls.testing import converse
 from migtd.ratls.tls import Alert
 from tests.interop.certificates import CLIENT_AUTH, SERVER_AUTH, builder_certificate, chain, reference_certificate
 from tests.interop.gnutls_peer import KEY, MISSING, ONE_KEY_SHARE, PROFILE, GnutlsPeer
@@ -25,7 +26,6 @@ from tests.interop.ours import (
     assert_accepted,
     assert_refused_by_peer,
     assert_refused_by_us,
-    converse,
     meet_process,
     our_side,
 )

@@ -83,7 +83,7 @@ class ReferenceLikePeer:
 
 async def start_ours(*arguments):
     return await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "migtd", "--deadline", "20", "--json", *arguments,
+        sys.executable, "-m", "migtd", "--attestation", "accept-all", "--deadline", "20", "--json", *arguments,
         stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE, cwd=ROOT,
         env={**os.environ, "PYTHONPATH": str(ROOT)},
     )  # fmt: skip

@@ -1,22 +1,19 @@
 # SPDX-License-Identifier: BSD-2-Clause-Patent
-"""Our RA-TLS and tlslite-ng: the right peer is accepted in either role, one with other parameters refused.
-
-Alerts are looked at where they arrive: what we send by what tlslite-ng read, what it sends by our failure's detail.
-"""
+"""Our RA-TLS and tlslite-ng: the right peer is accepted in either role (wrong ones: test_tlslite_misbehaviour.py)."""
 
 from __future__ import annotations
 
 from typing import Any
 
 import pytest
-from cryptography.hazmat.primitives.asymmetric import ec
 from tlslite.constants import CipherSuite, GroupName, HandshakeType
 from tlslite.extensions import TLSExtension
 
 from migtd import failures
-from migtd.errors import FailureKind, MigrationResult
+from migtd.errors import MigrationResult
 from migtd.migration.data import pull_exchange_information
 from migtd.ratls.certificate import make_certificate, migration_extensions
+from migtd.ratls.testing import converse
 from migtd.ratls.tls import Alert
 from tests.interop.certificates import CLIENT_AUTH, SERVER_AUTH, builder_certificate, reference_certificate
 from tests.interop.ours import (
@@ -24,27 +21,12 @@ from tests.interop.ours import (
     OUR_40,
     THEIR_40,
     assert_accepted,
-    assert_refused_by_peer,
     assert_refused_by_us,
-    converse,
     meet_process,
     our_side,
 )
-from tests.interop.tlslite_peer import KEY, NONE, RIGHT, Credentials, TlslitePeer, profile
-
-P256_KEY = ec.generate_private_key(ec.SECP256R1())
-
-
-def with_settings(**changes: Any) -> Any:
-    settings = profile()
-    for name, value in changes.items():
-        setattr(settings, name, value)
-    return settings
-
-
-def only_group(name: str) -> Any:
-    return with_settings(eccCurves=[name], keyShares=[name], defaultCurve=name)
-
+from tests.interop.tampering import with_settings
+from tests.interop.tlslite_peer import KEY, NONE, Credentials, TlslitePeer
 
 # --- the right peer -------------------------------------------------------------------------------------------------
 
@@ -169,85 +151,6 @@ def test_a_ticket_of_our_server_resumes_nothing() -> None:
     assert_refused_by_us(side)
     assert again.alert == Alert.certificate_required
     assert again.received == b""
-
-
-# --- wrong peers ----------------------------------------------------------------------------------------------------
-
-OTHER_PARAMETERS = pytest.mark.parametrize(
-    ("settings", "alert"),
-    [
-        (with_settings(minVersion=(3, 3), maxVersion=(3, 3)), Alert.protocol_version),
-        (with_settings(cipherNames=["aes128gcm"]), Alert.handshake_failure),
-        (with_settings(cipherNames=["chacha20-poly1305"]), Alert.handshake_failure),
-        (only_group("x25519"), Alert.handshake_failure),
-        (only_group("secp256r1"), Alert.handshake_failure),
-        (only_group("secp521r1"), Alert.handshake_failure),
-    ],
-    ids=["tls-1.2", "aes-128", "chacha20", "x25519", "p-256", "p-521"],
-)
-
-
-@OTHER_PARAMETERS
-def test_a_client_with_other_parameters_is_refused(settings: Any, alert: Alert) -> None:
-    peer = TlslitePeer(is_client=True, settings=settings)
-    assert_refused_by_us(converse(our_side(is_source=False), peer))
-    assert peer.alert == alert
-    assert peer.received == b""
-
-
-@OTHER_PARAMETERS
-def test_a_server_with_other_parameters_refuses_us(settings: Any, alert: Alert) -> None:
-    peer = TlslitePeer(is_client=False, settings=settings)
-    side = converse(our_side(is_source=True), peer)
-    assert_refused_by_peer(side, alert)
-    assert peer.complaint == alert
-
-
-@BOTH_ROLES
-@pytest.mark.parametrize(
-    ("credentials", "kind", "alerts"),
-    [
-        (
-            Credentials(KEY, (builder_certificate(KEY, eku=(SERVER_AUTH, CLIENT_AUTH)),)),
-            failures.CERTIFICATE_NO_EKU,
-            (Alert.unknown_ca, Alert.unknown_ca),
-        ),
-        (
-            Credentials(P256_KEY, (builder_certificate(P256_KEY),)),
-            failures.CERTIFICATE_MALFORMED,
-            (Alert.unknown_ca, Alert.unknown_ca),
-        ),
-        (
-            # A server sees the second certificate only when the handshake is done: then its alert is bad_record_mac.
-            Credentials(KEY, RIGHT.certificates * 2),
-            failures.CERTIFICATE_COUNT,
-            (Alert.unknown_ca, Alert.bad_record_mac),
-        ),
-    ],
-    ids=["wrong-eku", "p-256-certificate", "two-certificates"],
-)
-def test_a_peer_with_a_wrong_certificate_is_refused_before_it_gets_our_key(
-    credentials: Credentials, kind: FailureKind, alerts: tuple[Alert, Alert], *, is_source: bool
-) -> None:
-    settings = with_settings(eccCurves=["secp384r1", "secp256r1"])
-    peer = TlslitePeer(is_client=not is_source, credentials=credentials, settings=settings)
-    assert_refused_by_us(converse(our_side(is_source=is_source), peer), kind)
-    assert peer.alert == alerts[0 if is_source else 1]
-    assert peer.received == b""
-
-
-def test_a_client_without_a_certificate_is_refused() -> None:
-    peer = TlslitePeer(is_client=True, credentials=NONE)
-    assert_refused_by_us(converse(our_side(is_source=False), peer))
-    assert peer.alert == Alert.certificate_required
-    assert peer.received == b""
-
-
-def test_a_server_that_does_not_ask_for_our_certificate_gets_no_key() -> None:
-    peer = TlslitePeer(is_client=False, asks_for_certificate=False)
-    assert_refused_by_us(converse(our_side(is_source=True), peer), failures.CERTIFICATE_UNASKED)
-    assert peer.alert == Alert.bad_record_mac
-    assert peer.received == b""
 
 
 # --- over TCP, our side as `python -m migtd` ------------------------------------------------------------------------

@@ -3,21 +3,18 @@
 
 from __future__ import annotations
 
-import datetime as dt
 from collections.abc import Callable
 from typing import Any, TypeAlias
 
 import pytest
-from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
-from cryptography.hazmat.primitives.hashes import SHA256, SHA384
-from cryptography.hazmat.primitives.serialization import Encoding
 from OpenSSL import SSL
 
 from migtd.deadlines import Deadlines
 from migtd.errors import MigrationResult
 from migtd.migration.data import push_exchange_information
-from migtd.ratls.certificate import OID_EKU_MIGTD, OID_EVENT_LOG, OID_QUOTE
+from migtd.ratls.certificate import OID_EKU_MIGTD
+from migtd.ratls.testing import stranger_certificate
 from migtd.ratls.tls import Alert
 from vmm_stub.testing_live import LiveSide, live_side
 from vmm_stub.testing_peer import (
@@ -39,33 +36,6 @@ PrivateKey: TypeAlias = ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey
 Act: TypeAlias = Callable[[TlsPeer], Any]
 RSA_KEY = rsa.generate_private_key(65537, 2048)
 P256_KEY = ec.generate_private_key(ec.SECP256R1())
-
-
-def made(
-    key: PrivateKey = KEY,
-    *,
-    eku: tuple[str, ...] = (OID_EKU_MIGTD,),
-    quote: bytes | None = bytes(822),
-    log: bytes | None = bytes(200),
-    until: int = 2100,
-    since: int = 1970,
-) -> bytes:
-    """A certificate that a general builder makes; years of its validity."""
-    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "a peer")])
-    builder = (
-        x509.CertificateBuilder(name, name, key.public_key(), 1)
-        .not_valid_before(dt.datetime(since, 1, 1, tzinfo=dt.UTC))
-        .not_valid_after(dt.datetime(until, 1, 1, tzinfo=dt.UTC))
-    )
-    if eku:
-        usages = x509.ExtendedKeyUsage([x509.ObjectIdentifier(each) for each in eku])
-        builder = builder.add_extension(usages, critical=False)
-    for oid, value in ((OID_EVENT_LOG, log), (OID_QUOTE, quote)):
-        if value is not None:
-            extension = x509.UnrecognizedExtension(x509.ObjectIdentifier(oid), value)
-            builder = builder.add_extension(extension, critical=False)
-    digest = SHA384() if isinstance(key, ec.EllipticCurvePrivateKey) else SHA256()
-    return builder.sign(key, digest).public_bytes(Encoding.DER)
 
 
 async def good(end: TlsPeer) -> None:
@@ -122,14 +92,14 @@ async def expect_refusal(role: Role, profile: TlsProfile, *identities: str) -> N
 
 # --- certificates --------------------------------------------------------------------------------------------------
 ACCEPTED = {
-    "a general builder's": made(),
+    "a general builder's": stranger_certificate(KEY),
     # Validity is not among the checks of ghci-ratls.md 5: a MigTD has no clock that it could trust.
-    "expired": made(until=1980),
-    "not yet valid": made(since=2090, until=2099),
-    "60 KB": made(log=bytes(60_000)),
-    "95 KB": made(log=bytes(95_000)),
-    "more usages": made(eku=("1.3.6.1.5.5.7.3.1", OID_EKU_MIGTD, "1.3.6.1.5.5.7.3.4")),
-    "one byte of evidence": made(quote=b"q", log=b"l"),
+    "expired": stranger_certificate(KEY, until=1980),
+    "not yet valid": stranger_certificate(KEY, since=2090, until=2099),
+    "60 KB": stranger_certificate(KEY, log=bytes(60_000)),
+    "95 KB": stranger_certificate(KEY, log=bytes(95_000)),
+    "more usages": stranger_certificate(KEY, eku=("1.3.6.1.5.5.7.3.1", OID_EKU_MIGTD, "1.3.6.1.5.5.7.3.4")),
+    "one byte of evidence": stranger_certificate(KEY, quote=b"q", log=b"l"),
 }
 
 
@@ -139,16 +109,20 @@ async def test_a_certificate_of_the_profile_is_accepted_whatever_else_it_says(ro
     await Meeting(role, good, TlsProfile(certificate=certificate)).expect(MigrationResult.Success)
 
 
+TLS_USAGES = ("1.3.6.1.5.5.7.3.1", "1.3.6.1.5.5.7.3.2")
 REFUSED = {
-    "without the MigTD usage": (made(eku=("1.3.6.1.5.5.7.3.1", "1.3.6.1.5.5.7.3.2")), "MIGTD-CERTIFICATE-NO-EKU"),
-    "without usages": (made(eku=()), "MIGTD-CERTIFICATE-NO-EKU"),
-    "a usage like it": (made(eku=(OID_EKU_MIGTD + ".1",)), "MIGTD-CERTIFICATE-NO-EKU"),
-    "without a quote": (made(quote=None), "MIGTD-CERTIFICATE-NO-EVIDENCE"),
-    "with an empty quote": (made(quote=b""), "MIGTD-CERTIFICATE-NO-EVIDENCE"),
-    "without a log": (made(log=None), "MIGTD-CERTIFICATE-NO-EVIDENCE"),
-    "with an empty log": (made(log=b""), "MIGTD-CERTIFICATE-NO-EVIDENCE"),
-    "110 KB": (made(log=bytes(110_000)), "MIGTD-TLS-PROTOCOL"),
-    "1 MB": (made(log=bytes(1_000_000)), "MIGTD-TLS-PROTOCOL"),
+    "without the MigTD usage": (
+        stranger_certificate(KEY, eku=TLS_USAGES),
+        "MIGTD-CERTIFICATE-NO-EKU",
+    ),
+    "without usages": (stranger_certificate(KEY, eku=()), "MIGTD-CERTIFICATE-NO-EKU"),
+    "a usage like it": (stranger_certificate(KEY, eku=(OID_EKU_MIGTD + ".1",)), "MIGTD-CERTIFICATE-NO-EKU"),
+    "without a quote": (stranger_certificate(KEY, quote=None), "MIGTD-CERTIFICATE-NO-EVIDENCE"),
+    "with an empty quote": (stranger_certificate(KEY, quote=b""), "MIGTD-CERTIFICATE-NO-EVIDENCE"),
+    "without a log": (stranger_certificate(KEY, log=None), "MIGTD-CERTIFICATE-NO-EVIDENCE"),
+    "with an empty log": (stranger_certificate(KEY, log=b""), "MIGTD-CERTIFICATE-NO-EVIDENCE"),
+    "110 KB": (stranger_certificate(KEY, log=bytes(110_000)), "MIGTD-TLS-PROTOCOL"),
+    "1 MB": (stranger_certificate(KEY, log=bytes(1_000_000)), "MIGTD-TLS-PROTOCOL"),
 }
 
 
@@ -161,13 +135,15 @@ async def test_a_certificate_that_lacks_something_is_refused(role: Role, certifi
 @pytest.mark.parametrize("key", [RSA_KEY, P256_KEY], ids=["rsa", "p-256"])
 @BOTH_ROLES
 async def test_a_key_of_another_kind_is_refused(role: Role, key: PrivateKey) -> None:
-    await expect_refusal(role, TlsProfile(key=key, certificate=made(key)), "MIGTD-CERTIFICATE-MALFORMED")
+    await expect_refusal(
+        role, TlsProfile(key=key, certificate=stranger_certificate(key)), "MIGTD-CERTIFICATE-MALFORMED"
+    )
 
 
 @pytest.mark.parametrize("more", [1, 5])
 @BOTH_ROLES
 async def test_more_than_one_certificate_is_refused(role: Role, more: int) -> None:
-    await expect_refusal(role, TlsProfile(chain=(made(),) * more), "MIGTD-CERTIFICATE-COUNT")
+    await expect_refusal(role, TlsProfile(chain=(stranger_certificate(KEY),) * more), "MIGTD-CERTIFICATE-COUNT")
 
 
 async def test_a_client_without_a_certificate_is_refused() -> None:

@@ -17,9 +17,10 @@ from typing import Any, TypeAlias
 import pytest
 
 from migtd.attestation.accept_all import AcceptAll
-from migtd.choices import AttestationChoice
+from migtd.choices import StartAttestation
 from migtd.deadlines import Deadlines
 from migtd.errors import MigrationResult
+from migtd.guest.interfaces import Guest
 from migtd.migration.measurement import measure_without_attestation
 from vmm_stub.testing_live import LiveSide, N, Play, live_side
 from vmm_stub.testing_peer import TlsPeer, WirePeer
@@ -258,8 +259,12 @@ async def test_a_flood_of_frames_ends_with_the_session_in_bounded_memory(role: R
 
 
 # --- a peer that does not read -------------------------------------------------------------------------------------
-def with_large_log(size: int) -> AttestationChoice:
-    return AttestationChoice(measure_without_attestation, lambda _: AcceptAll(lambda: bytes(size)))
+def with_large_log(size: int) -> StartAttestation:
+    def start(guest: Guest) -> AcceptAll:
+        measure_without_attestation(guest)
+        return AcceptAll(lambda: bytes(size))
+
+    return start
 
 
 @asynccontextmanager

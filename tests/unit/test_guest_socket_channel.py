@@ -14,7 +14,7 @@ from migtd import failures
 from migtd.deadlines import Deadlines
 from migtd.errors import VmmInternalError
 from migtd.guest.abi import TdCallLeaf
-from migtd.guest.channel import MAX_MESSAGE, Kind, Message, Registers, pull_message, push_message
+from migtd.guest.channel import MAX_DATA, MAX_MESSAGE, Kind, Message, Registers, pull_message, push_message
 from migtd.guest.socket_channel import SocketChannel, connect_channel
 
 
@@ -147,6 +147,57 @@ def test_an_event_crosses_to_the_host(ends):
     channel, host = ends
     channel.event(b'{"event":"note"}')
     assert pull_message(host.recv(MAX_MESSAGE)) == Message(Kind.EVENT, data=b'{"event":"note"}')
+
+
+async def test_events_of_one_turn_cross_together_in_their_order(ends):
+    channel, host = ends
+    Listener(channel)
+    for text in (b"1", b"2", b"3"):
+        channel.event(text)
+    await asyncio.sleep(0)
+    assert pull_message(host.recv(MAX_MESSAGE)) == Message(Kind.EVENT, data=b"1\n2\n3")
+
+
+async def test_events_reach_the_host_before_the_call_that_follows_them(ends):
+    channel, host = ends
+    Listener(channel)
+    host.send(answer(1))
+    channel.event(b"1")
+    channel.event(b"2")
+    channel.call(Registers(rax=4))
+    assert pull_message(host.recv(MAX_MESSAGE)) == Message(Kind.EVENT, data=b"1\n2")
+    assert pull_message(host.recv(MAX_MESSAGE)).kind is Kind.CALL
+
+
+async def test_events_that_do_not_fit_into_one_message_cross_in_several(ends):
+    channel, host = ends
+    Listener(channel)
+    half = b"1" * (MAX_DATA // 2)
+    for event in (half, half, b"2", bytes(MAX_DATA), b"3"):
+        channel.event(event)
+    await asyncio.sleep(0)
+    messages = [pull_message(host.recv(MAX_MESSAGE)).data for _ in range(4)]
+    assert messages == [half, half + b"\n2", bytes(MAX_DATA), b"3"]
+    with pytest.raises(ValueError, match="does not fit"):
+        channel.event(bytes(MAX_DATA + 1))
+
+
+async def test_the_last_events_of_a_td_that_ends_still_reach_the_host(ends):
+    channel, host = ends
+    Listener(channel)
+    channel.event(b"1")
+    channel.close()
+    assert pull_message(host.recv(MAX_MESSAGE)).data == b"1"
+    assert host.recv(MAX_MESSAGE) == b""
+
+
+async def test_a_host_that_is_gone_when_events_go_out_is_told_to_the_listener(ends):
+    channel, host = ends
+    listener = Listener(channel)
+    channel.event(b"1")
+    host.close()
+    await listener.until(lambda it: it.lost)
+    assert listener.lost == 1
 
 
 # --- interrupts ----------------------------------------------------------------------------------------------------

@@ -12,9 +12,9 @@ import pytest
 
 from migtd.deadlines import Deadlines
 from migtd.errors import MigrationResult
-from migtd.guest.abi import PAGE_SIZE, SHARED_BIT
+from migtd.guest.abi import PAGE_SIZE, SHARED_BIT, TdCallLeaf
 from migtd.guest.channel import Registers
-from migtd.guest.ghci import HEADER, EnableLogArea, GetTdReport
+from migtd.guest.ghci import HEADER, EnableLogArea, GetTdReport, StartMigration, push_request
 from migtd.guest.interfaces import Guest
 from migtd.observer import Phase
 from migtd.testing_loop import run_in_virtual_time
@@ -138,6 +138,36 @@ def test_a_request_that_changes_behind_its_copy_is_served_as_it_was_copied() -> 
     run_in_virtual_time(main())
 
 
+@pytest.mark.parametrize(
+    "part", [slice(0, 8), slice(8, 9), slice(16, 48), slice(48, 56)], ids=["id", "role", "uuid", "handle"]
+)
+@BOTH_ROLES
+def test_a_migration_whose_request_changes_behind_its_copy_is_the_one_that_was_copied(role: str, part: slice) -> None:
+    async def main() -> None:
+        host = ScriptedHost()
+        request = StartMigration(N, is_source=role == "source", target=host.target)
+        _, payload = push_request(request)
+        changed = []
+
+        def change(offset: int, length: int) -> None:
+            if length == len(payload) and bytes(host.raw[offset : offset + length]) == payload:
+                host.raw[offset + part.start : offset + part.stop] = b"\1" * (part.stop - part.start)
+                if role == "source" and part.start == 8:
+                    host.raw[offset + 8] = 0
+                changed.append(offset)
+
+        host.lie_in_memory(change)
+        async with scripted_pair(**{role: host}) as (here, there):
+            assert await migrate(here, there) == (SUCCESS, SUCCESS)
+            assert len(changed) == 1
+            assert host.dec_key_writes == 4
+            for side in (here, there):
+                side.expect_one_report_for_each_accepted_request()
+                await side.at_rest()
+
+    run_in_virtual_time(main())
+
+
 def test_nothing_of_the_guest_but_what_it_sends_ever_stands_in_shared_memory() -> None:
     """Neither the own key nor the peer's is found anywhere in the memory that the host can read."""
 
@@ -230,3 +260,32 @@ async def run_out_at(role: str, index: int, *, lasting: bool) -> str:
         # The page in reserve may have been what failed at the start, and may be there now.
         await until(lambda: side.td.pages.free_pages in (side.rest, side.rest - 1))
         return "reported"
+
+
+@pytest.mark.parametrize("spare", [1, 2, 3])
+def test_an_answer_that_is_larger_than_all_memory_is_reported_as_that_and_its_replays_are_ignored(spare: int) -> None:
+    """The log areas of 300 vCPUs make an answer of two pages; the page in reserve holds one without data."""
+    vcpus = 300
+
+    async def main() -> None:
+        host = ScriptedHost(memory=memoryview(bytearray((vcpus + 1 + spare) * PAGE_SIZE)))
+
+        def many(call: Registers, answer: Registers) -> None:
+            if call.rax == TdCallLeaf.VP_INFO:
+                answer.r8 = vcpus
+
+        host.on_return = many
+        async with scripted_side(host) as side:
+            replays = 5
+            for _ in range(replays):
+                host.put(EnableLogArea(1, 3))
+                await asyncio.sleep(1)
+            # Two pages in a row beside the open WaitForRequest and the reserve
+            fits = spare >= 3
+            assert len(side.observer.notes[1]) == (0 if fits else replays - 1)
+            assert await side.result(1) is (SUCCESS if fits else MigrationResult.OutOfResource)
+            side.expect_one_report_for_each_accepted_request()
+            host.put(EnableLogArea(2, 3))
+            assert await side.result(2) is await side.result(1)
+
+    run_in_virtual_time(main())

@@ -29,8 +29,12 @@ STATUSES = {
     "all ones": 0xFFFFFFFF_FFFFFFFF,
 }
 CALLS_OF_A_MIGRATION = 12
+CALLS_BEFORE_THE_SESSION = 6
+"""2 versions and 4 key elements."""
 FIRST_KEY_WRITE = 8
-"""Behind 2 versions, 4 key elements, SERVTD_ATTR and MIG_VERSION."""
+"""Behind these, SERVTD_ATTR and MIG_VERSION."""
+CALLS_OF_A_START = {2: MigrationResult.InitializationError, 3: MigrationResult.TdxModuleError}
+"""TDG.MR.RTMR.EXTEND and TDG.VP.INFO, by index behind the firmware's two, with what the MigTD says when they fail."""
 
 
 def fail_call(host: ScriptedHost, index: int, status: int) -> None:
@@ -63,7 +67,10 @@ def test_a_tdcall_that_fails_anywhere_in_a_migration_is_one_tdx_module_error(
             assert side.error_ids() == ["MIGTD-KEY-WRITE-FAILED" if in_key else "MIGTD-TDCALL-FAILED"]
             assert side.host.dec_key_writes == max(index - FIRST_KEY_WRITE, 0)
             assert not whole_key(side.host)
-            assert whole_key(other.host) is (await other.result() is SUCCESS)
+            # The other side has all it needs once the 40 bytes were sent, and otherwise sees the stream end.
+            exchanged = index >= CALLS_BEFORE_THE_SESSION
+            assert await other.result() is (SUCCESS if exchanged else MigrationResult.NetworkError)
+            assert whole_key(other.host) is exchanged
             for each in (here, there):
                 each.expect_one_report_for_each_accepted_request()
                 await each.still_serves()
@@ -78,6 +85,31 @@ def test_there_are_no_more_tdcalls_in_a_migration_than_are_tested_here() -> None
             before = len(here.host.tdcalls)
             assert await migrate(here, there) == (SUCCESS, SUCCESS)
             assert len(here.host.tdcalls) - before == CALLS_OF_A_MIGRATION
+
+    run_in_virtual_time(main())
+
+
+@pytest.mark.parametrize("status", STATUSES.values(), ids=STATUSES)
+@pytest.mark.parametrize(("index", "result"), CALLS_OF_A_START.items())
+def test_a_tdcall_that_fails_at_the_start_ends_it_and_the_host_is_told(
+    index: int, result: MigrationResult, status: int
+) -> None:
+    async def main() -> None:
+        host = ScriptedHost()
+        fail_call(host, index, status)
+        host.put(GetTdReport(1))
+        async with scripted_side(host) as side:
+            assert not side.td.alive
+            assert host.fatal == [result]
+            assert not host.reports
+
+    run_in_virtual_time(main())
+
+
+def test_there_are_no_more_tdcalls_in_a_start_than_are_tested_here() -> None:
+    async def main() -> None:
+        async with scripted_side() as side:
+            assert len(side.host.tdcalls) == max(CALLS_OF_A_START) + 1
 
     run_in_virtual_time(main())
 

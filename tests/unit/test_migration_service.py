@@ -6,8 +6,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import struct
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
+from unittest.mock import AsyncMock
 
 import pytest
 
@@ -298,8 +299,8 @@ async def test_id_is_free_again_once_its_report_was_made_even_before_the_acknowl
     acknowledged = asyncio.Event()
     report_status = side.services.report_status
 
-    async def slow(request_id: int, result: MigrationResult, data: bytes = b"") -> None:
-        await report_status(request_id, result, data)
+    async def slow(request_id: int, result: MigrationResult, data: bytes = b"", *, on_call: Callable[[], None]) -> None:
+        await report_status(request_id, result, data, on_call=on_call)
         await acknowledged.wait()
 
     side.services.report_status = slow  # type: ignore[method-assign]
@@ -362,36 +363,61 @@ async def test_lack_of_memory_with_nothing_under_way_ends_the_loop() -> None:
         await side.migtd.serve()
 
 
-async def test_report_without_memory_is_made_once_another_request_ended() -> None:
+async def test_request_is_being_served_until_its_report_is_made_however_long_that_waits() -> None:
     side = source()
     report_status = side.services.report_status
-    exhausted = True
+    room = asyncio.Event()
 
-    async def scarce(request_id: int, result: MigrationResult, data: bytes = b"") -> None:
-        if exhausted and request_id != N:
+    async def patient(
+        request_id: int, result: MigrationResult, data: bytes = b"", *, on_call: Callable[[], None]
+    ) -> None:
+        await room.wait()
+        await report_status(request_id, result, data, on_call=on_call)
+
+    side.services.report_status = patient  # type: ignore[method-assign]
+    async with serving(side):
+        for _ in range(3):
+            side.services.put(GetTdReport(99))
+        await asyncio.sleep(0.01)
+        assert side.services.reports == []
+        assert len(side.observer.notes[99]) == 2
+        room.set()
+        assert await side.result(99) is SUCCESS
+        side.services.put(GetTdReport(99))
+        assert len(await side.services.reports_of(99, 2)) == 2
+
+
+async def test_answer_without_memory_gives_way_to_a_report_of_that() -> None:
+    side = source()
+    report_status = side.services.report_status
+
+    async def scarce(
+        request_id: int, result: MigrationResult, data: bytes = b"", *, on_call: Callable[[], None]
+    ) -> None:
+        if data:
             raise OutOfResource(failures.SHARED_MEMORY_EXHAUSTED)
-        await report_status(request_id, result, data)
+        await report_status(request_id, result, data, on_call=on_call)
 
     side.services.report_status = scarce  # type: ignore[method-assign]
     async with serving(side):
-        start(side, is_source=True)
         side.services.put(GetTdReport(99))
-        await asyncio.sleep(0.01)
+        (report,) = await side.services.reports_of(99)
+        assert (report.result, report.data) == (MigrationResult.OutOfResource, b"")
+        assert [each.kind.id for each in side.observer.failures[99]] == ["MIGTD-SHARED-MEMORY-EXHAUSTED"]
         side.services.put(GetTdReport(99))
-        await asyncio.sleep(0.01)
-        assert side.services.reports == []
-        assert len(side.observer.notes[99]) == 1
-        exhausted = False
-        side.services.feed(N, b"")
-        assert await side.result(99) is SUCCESS
-    assert [report.request_id for report in side.services.reports] == [N, 99]
+        assert len(await side.services.reports_of(99, 2)) == 2
 
 
-async def test_report_without_memory_and_without_other_requests_is_given_up_and_told() -> None:
+async def test_report_that_fits_nowhere_is_given_up_and_told() -> None:
     side = source()
-    side.services.report_errors[N] = OutOfResource(failures.SHARED_MEMORY_EXHAUSTED)
+
+    report_status = side.services.report_status
+    shortage = OutOfResource(failures.SHARED_MEMORY_EXHAUSTED)
+    side.services.report_status = AsyncMock(side_effect=shortage)  # type: ignore[method-assign]
     async with serving(side):
         side.services.put(GetTdReport(N))
+        await asyncio.sleep(0.01)
+        side.services.report_status = report_status  # type: ignore[method-assign]
         side.services.put(GetTdReport(99))
         assert await side.result(99) is SUCCESS
     assert "MIGTD-SHARED-MEMORY-EXHAUSTED" in side.observer.notes[N][0]

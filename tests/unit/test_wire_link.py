@@ -3,11 +3,12 @@
 
 import asyncio
 import socket
+import tracemalloc
 
 import pytest
 
 from vmm_stub.vmm.delivery import RECEIVE_BOUND, Delivery
-from vmm_stub.vmm.link import Link
+from vmm_stub.vmm.link import READ_PER_TURN, Link
 from vmm_stub.vmm.wire import MAX_FRAME, WireError, push_frame
 from vmm_stub.vmm.wire_setup import connect, listen
 
@@ -184,3 +185,70 @@ async def test_a_name_that_can_be_none_is_a_typed_error(name):
     with pytest.raises(WireError) as gave_up:
         await connect((name, 1), lambda: Link(Delivery(), Seen()), 0.02)
     assert gave_up.value.kind.id == "VMM-WIRE-CONNECT"
+
+
+async def test_a_flood_of_the_smallest_frames_leaves_others_their_turn(end):
+    _, _, seen, _, writer = end
+    count = 20_000
+    writer.write(push_frame(b"x") * count)
+    before, most = 0, 0
+    while len(seen.received) < count:
+        await asyncio.sleep(0)
+        most = max(most, len(seen.received) - before)
+        before = len(seen.received)
+    assert most <= READ_PER_TURN // len(push_frame(b"x")) + 1
+
+
+async def test_a_break_behind_a_flood_brings_no_more_than_the_bound_at_once():
+    """Where a Send finds out that the connection broke, what the kernel still has is taken in one go."""
+    listener = await listen("127.0.0.1", 0)
+    seen = Seen()
+    accepting = asyncio.create_task(listener.accept(lambda: Link(Delivery(), seen), 5))
+    with socket.socket() as peer:
+        peer.settimeout(0)
+        peer.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4 << 20)
+        await asyncio.get_running_loop().sock_connect(peer, ("127.0.0.1", listener.port))
+        link = await accepting
+        assert link._transport is not None
+        link._transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4 << 20)
+        flood = push_frame(bytes(1000)) * 2000
+        while flood:
+            try:
+                flood = flood[peer.send(flood) :]
+            except BlockingIOError:
+                break
+        peer.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+    link.send(b"x")
+    link.send(b"y")
+    await seen.over.wait()
+    await link.closed()
+    assert seen.ends == ["VMM-WIRE-LOST"]
+    assert sum(map(len, seen.received)) <= RECEIVE_BOUND + READ_PER_TURN
+
+
+async def broken_off_inside_a_frame():
+    """A link whose peer left so."""
+    listener = await listen("127.0.0.1", 0)
+    seen = Seen()
+    accepting = asyncio.create_task(listener.accept(lambda: Link(Delivery(), seen), 5))
+    _, writer = await asyncio.open_connection("127.0.0.1", listener.port)
+    link = await accepting
+    writer.write(push_frame(bytes(MAX_FRAME))[:-1])
+    writer.close()
+    await seen.over.wait()
+    link.close()
+    await link.closed()
+    return link
+
+
+async def test_links_that_ended_inside_a_frame_hold_no_memory():
+    """A host remembers many ended migrations."""
+    count = 40
+    tracemalloc.start()
+    try:
+        links = [await broken_off_inside_a_frame() for _ in range(count)]
+        held, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert len(links) == count
+    assert held < count * 8192

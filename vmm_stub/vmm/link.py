@@ -14,14 +14,15 @@ import socket
 from typing import Final, Protocol
 
 from vmm_stub import failures
-from vmm_stub.vmm.delivery import Delivery
+from vmm_stub.vmm.delivery import RECEIVE_BOUND, Delivery
 from vmm_stub.vmm.wire import FrameDecoder, WireError, push_frame
 
 SEND_BOUND: Final = 256 << 10
 """Bytes that wait for the kernel, from which on a Send stays pending."""
 LINGER: Final = 2.0
 """Seconds that a finished link waits for the peer to end its stream: closing earlier may cost the peer data."""
-_READ: Final = 64 << 10
+READ_PER_TURN: Final = 16 << 10
+"""Bytes taken in one turn of the event loop: that many frames of a byte each must not hold up other migrations."""
 
 
 class LinkObserver(Protocol):
@@ -37,13 +38,14 @@ class LinkObserver(Protocol):
         """The peer's stream is over: in order, or with the error that ended it. Once."""
 
 
-class Link(asyncio.Protocol):
+class Link(asyncio.BufferedProtocol):
     """One connection. Implements `delivery.Outlet`."""
 
     def __init__(self, delivery: Delivery, observer: LinkObserver) -> None:
         self._delivery = delivery
         self._observer = observer
         self._decoder = FrameDecoder()
+        self._buffer = bytearray(READ_PER_TURN)
         self._transport: asyncio.Transport | None = None
         self._writable = True
         self._reading = True
@@ -94,7 +96,7 @@ class Link(asyncio.Protocol):
         if self._transport is not None:
             await self._closed.wait()
 
-    # --- asyncio.Protocol ---
+    # --- asyncio.BufferedProtocol ---
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Connected: no delays, and a bound for what is written."""
@@ -109,8 +111,15 @@ class Link(asyncio.Protocol):
         else:
             self._delivery.open(self)
 
-    def data_received(self, data: bytes) -> None:
-        """Bytes from the peer."""
+    def get_buffer(self, _sizehint: int) -> bytearray:
+        """Where the next bytes go."""
+        return self._buffer
+
+    def buffer_updated(self, nbytes: int) -> None:
+        """Bytes from the peer are there."""
+        self._take(bytes(memoryview(self._buffer)[:nbytes]))
+
+    def _take(self, data: bytes) -> None:
         if self._finished or self._peer_ended:
             return
         self._decoder.receive_data(data)
@@ -145,6 +154,8 @@ class Link(asyncio.Protocol):
         if exc is not None:
             self._take_what_came()
         self._end(WireError(failures.WIRE_LOST, str(exc)) if exc is not None else None)
+        # A host remembers many migrations that ended, and with them this object.
+        self._buffer, self._decoder = bytearray(), FrameDecoder()
         self._closed.set()
 
     def pause_writing(self) -> None:
@@ -162,9 +173,11 @@ class Link(asyncio.Protocol):
         if connection is None:
             return
         with socket.socket(fileno=os.dup(connection.fileno())) as rest, contextlib.suppress(OSError):
-            # Its end is the error or the end of the stream behind the data; the kernel's buffer is its bound.
-            while data := rest.recv(_READ, socket.MSG_DONTWAIT):
-                self.data_received(data)
+            for _ in range(RECEIVE_BOUND // READ_PER_TURN):
+                data = rest.recv(READ_PER_TURN, socket.MSG_DONTWAIT)
+                if not data:
+                    return
+                self._take(data)
 
     def _drop(self) -> None:
         self._finished = True

@@ -7,6 +7,7 @@ MigTD, by SIGBUS; here what was cut off reads as zero, and comes back when it is
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -52,9 +53,12 @@ class MemoryFile:
 
     def __setitem__(self, where: slice, data: bytes, /) -> None:
         try:
-            os.pwrite(self._descriptor, data, where.start)
+            written = os.pwrite(self._descriptor, data, where.start)
         except OSError as error:
             self.on_failure(error)
+        else:
+            if written < len(data):
+                self.on_failure(OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)))
 
     def close(self) -> None:
         """Let the file go; it must not be used afterwards."""

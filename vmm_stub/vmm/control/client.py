@@ -78,8 +78,7 @@ class ControlClient:
 
     async def openapi(self) -> dict[str, Any]:
         """The OpenAPI document of the host."""
-        document: dict[str, Any] = json.loads(await self._request("GET", "/openapi.json"))
-        return document
+        return _parse_object(await self._request("GET", "/openapi.json"))
 
     async def health(self, wait: float = 0.0) -> Health:
         """Health of the host: once it is ready, or after `wait` seconds."""
@@ -138,18 +137,13 @@ class ControlClient:
             complete = False
             try:
                 response = await self._send(method, path, query, body)
-                answer = bytearray()
-                async with aclosing(self._body()) as chunks:
-                    async for chunk in chunks:
-                        answer += chunk
-                        if len(answer) > MAX_ANSWER:
-                            raise AnswerMalformed(failures.API_ANSWER, f"more than {MAX_ANSWER} bytes")
+                answer = await self._whole_body()
                 complete = True
             finally:
                 self._end_cycle(complete=complete)
         if response.status_code >= _FIRST_ERROR:
-            raise ApiRefused(response.status_code, _parse(Problem, bytes(answer)))
-        return bytes(answer)
+            raise ApiRefused(response.status_code, _parse(Problem, answer))
+        return answer
 
     async def _lines(self, path: str, query: Mapping[str, Any]) -> AsyncGenerator[dict[str, Any], None]:
         async with self._turn:
@@ -157,8 +151,7 @@ class ControlClient:
             try:
                 response = await self._send("GET", path, query, None)
                 if response.status_code >= _FIRST_ERROR:
-                    async with aclosing(self._body()) as chunks:
-                        answer = b"".join([chunk async for chunk in chunks])
+                    answer = await self._whole_body()
                     complete = True
                     raise ApiRefused(response.status_code, _parse(Problem, answer))
                 rest = b""
@@ -166,7 +159,7 @@ class ControlClient:
                     async for chunk in chunks:
                         *lines, rest = (rest + chunk).split(b"\n")
                         for line in lines:
-                            yield _parse_line(line)
+                            yield _parse_object(line)
                         if len(rest) > MAX_LINE:
                             raise AnswerMalformed(failures.API_ANSWER, f"a line of more than {MAX_LINE} bytes")
                 complete = True
@@ -197,6 +190,15 @@ class ControlClient:
                 return event
             if not isinstance(event, h11.InformationalResponse):
                 raise AnswerMalformed(failures.API_ANSWER, f"{type(event).__name__} instead of an answer")
+
+    async def _whole_body(self) -> bytes:
+        answer = bytearray()
+        async with aclosing(self._body()) as chunks:
+            async for chunk in chunks:
+                answer += chunk
+                if len(answer) > MAX_ANSWER:
+                    raise AnswerMalformed(failures.API_ANSWER, f"more than {MAX_ANSWER} bytes")
+        return bytes(answer)
 
     async def _body(self) -> AsyncGenerator[bytes, None]:
         while True:
@@ -248,11 +250,11 @@ def _parse_list(adapter: TypeAdapter[list[M]], answer: bytes) -> list[M]:
         raise AnswerMalformed(failures.API_ANSWER, str(error)) from error
 
 
-def _parse_line(line: bytes) -> dict[str, Any]:
+def _parse_object(data: bytes) -> dict[str, Any]:
     try:
-        value = json.loads(line)
-    except ValueError as error:
+        value = json.loads(data)
+    except (ValueError, RecursionError) as error:
         raise AnswerMalformed(failures.API_ANSWER, str(error)) from error
     if not isinstance(value, dict):
-        raise AnswerMalformed(failures.API_ANSWER, "a line is no JSON object")
+        raise AnswerMalformed(failures.API_ANSWER, "no JSON object")
     return value
