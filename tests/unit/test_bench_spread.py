@@ -171,10 +171,14 @@ def test_a_role_that_is_gone_is_said(tmp_path: Path):
         cpu_seconds([31], tmp_path)
 
 
-def test_extra_memory_is_the_peak_of_the_first_burst_and_growth_that_of_the_second():
+def test_extra_memory_is_the_peak_of_the_first_burst_and_growth_that_of_the_third():
     plan = MemoryPlan(at_once=10, warm_up=0)
     role = Footprint(
-        ready=Memory(40, 30, 40), warm=Memory(50, 35, 50), first=Memory(55, 37, 60), second=Memory(56, 38, 60)
+        ready=Memory(40, 30, 40),
+        warm=Memory(50, 35, 50),
+        first=Memory(55, 37, 60),
+        second=Memory(59, 38, 62),
+        third=Memory(60, 39, 63),
     )
 
     found = {row.quantity: row.spread.median for row in footprint_rows([role], [role], "process", plan)}

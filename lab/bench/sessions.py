@@ -1,0 +1,90 @@
+# SPDX-License-Identifier: BSD-2-Clause-Patent
+"""Sessions on resident nodes: latency, CPU against the primitives, and how many a second.
+
+The primitives are measured between batches of sessions, and each batch is set against the primitives beside it: a
+machine that slows down for a while slows both, and the ratio stands.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+
+from lab.bench import rows
+from lab.bench.primitives import bare_handshake, primitive_sum, primitives
+from lab.bench.resident import LISTENERS, ResidentLab
+from lab.bench.roles import cpu_seconds
+from lab.bench.rows import Row
+from lab.bench.spread import Spread
+from lab.engines.base import Progress
+from migtd.attestation.accept_all import SKIPS
+from migtd.checks import CheckName
+
+WARM_UP = 10
+"""Sessions before the first that counts; some more, at once, have all connections opened."""
+
+
+@dataclass(frozen=True, slots=True)
+class SessionPlan:
+    """How much is measured: `batches` of `batch` sessions, and per rate `rounds` of `sessions[concurrent]`."""
+
+    batches: int
+    batch: int
+    rounds: int
+    sessions: dict[int, int]
+
+
+FULL = SessionPlan(batches=15, batch=40, rounds=3, sessions={1: 100, 16: 256, 256: 768})
+QUICK = SessionPlan(batches=2, batch=10, rounds=1, sessions={1: 5, 16: 16, 256: 64})
+
+
+def yardsticks(plan: SessionPlan) -> list[Row]:
+    """The primitives and the bare handshake by themselves, with nothing else running."""
+    table = primitives(self_signatures_verified=self_signatures_verified())
+    sums = Spread.of(primitive_sum(table, plan.batch) for _ in range(plan.batches))
+    return [Row(rows.PRIMITIVES, "", sums), Row(rows.HANDSHAKE, "", bare_handshake(plan.batches * plan.batch))]
+
+
+async def measure(lab: ResidentLab, engine: str, plan: SessionPlan, progress: Progress) -> AsyncIterator[Row]:
+    """The rows of one engine. Raises as ResidentLab.run does."""
+    progress(f"{engine}: {plan.batches} batches of {plan.batch} sessions, one after the other")
+    await lab.run(await lab.make_targets(WARM_UP), at_once=1)
+    await lab.run(await lab.make_targets(4 * LISTENERS), at_once=2 * LISTENERS)
+    await lab.latencies([])
+    table = primitives(self_signatures_verified=self_signatures_verified())
+    latencies: list[float] = []
+    session_cpu: list[float] = []
+    ratios: list[float] = []
+    before = await asyncio.to_thread(primitive_sum, table, plan.batch)
+    for _ in range(plan.batches):
+        targets = await lab.make_targets(plan.batch)
+        started = cpu_seconds(lab.pids.values())
+        request_ids = await lab.run(targets, at_once=1)
+        spent = (cpu_seconds(lab.pids.values()) - started) / plan.batch * 1000
+        after = await asyncio.to_thread(primitive_sum, table, plan.batch)
+        latencies += await lab.latencies(request_ids)
+        session_cpu.append(spent)
+        ratios.append(spent / ((before + after) / 2))
+        before = after
+    yield Row(rows.LATENCY, engine, Spread.of(latencies))
+    if lab.pids:
+        yield Row(rows.CPU, engine, Spread.of(session_cpu), f"per batch of {plan.batch}")
+        yield Row(rows.CPU_RATIO, engine, Spread.of(ratios), "each batch against the primitives beside it")
+    for concurrent, count in plan.sessions.items():
+        progress(f"{engine}: {plan.rounds} x {count} sessions, {concurrent} at once")
+        rates = [await _rate(lab, count, concurrent) for _ in range(plan.rounds)]
+        yield Row(rows.RATES[concurrent], engine, Spread.of(rates), f"{count} sessions a round")
+
+
+def self_signatures_verified() -> int:
+    """How many of a session's two self-signatures the measured mode verifies."""
+    return 0 if CheckName.CERTIFICATE_SIGNATURE in SKIPS else 2
+
+
+async def _rate(lab: ResidentLab, count: int, concurrent: int) -> float:
+    targets = await lab.make_targets(count)
+    started = time.perf_counter()
+    await lab.run(targets, concurrent)
+    return count / (time.perf_counter() - started)
