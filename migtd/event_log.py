@@ -99,11 +99,7 @@ def read_events(log: bytes) -> list[Event]:
     An event is seen only if at least one byte follows it. Whatever comes after the last event that is seen is ignored.
     Raises PolicyUnsatisfiedError (MIGTD-EVENT-LOG-MALFORMED) on fewer than 72 bytes.
     """
-    if len(log) < SPEC_ID_SIZE:
-        raise PolicyUnsatisfiedError(
-            failures.EVENT_LOG_MALFORMED, f"{len(log)} bytes, the Spec ID event alone has {SPEC_ID_SIZE}"
-        )
-    return [event for event, _ in _scan(log)]
+    return list(_each_event(log))
 
 
 def replay(log: bytes) -> Rtmrs:
@@ -112,7 +108,7 @@ def replay(log: bytes) -> Rtmrs:
     Raises PolicyUnsatisfiedError (MIGTD-EVENT-LOG-MALFORMED) if the log is unreadable or an event names no RTMR.
     """
     registers = [bytes(DIGEST_SIZE)] * RTMR_COUNT
-    for number, event in enumerate(read_events(log)):
+    for number, event in enumerate(_each_event(log)):
         if not 1 <= event.mr_index <= RTMR_COUNT:
             raise PolicyUnsatisfiedError(failures.EVENT_LOG_MALFORMED, f"event {number} has mr_index {event.mr_index}")
         index = event.mr_index - 1
@@ -127,7 +123,7 @@ def parse_events(log: bytes) -> dict[EventName, NamedEvent]:
     too short for it.
     """
     named: dict[EventName, NamedEvent] = {}
-    for event in read_events(log):
+    for event in _each_event(log):
         if event.type == EV_EFI_PLATFORM_FIRMWARE_BLOB2:
             end = 1 + event.data[0]
             _expect_data(event, end)
@@ -232,6 +228,16 @@ def separator_event(mr_index: int) -> Event:
     """EV_SEPARATOR: the firmware's last event in an RTMR (policy.md 3.6)."""
     data = bytes(4)
     return Event(mr_index, EV_SEPARATOR, hashlib.sha384(data).digest(), data)
+
+
+def _each_event(log: bytes) -> Iterator[Event]:
+    """The events of a log one by one: a hostile log may have a million."""
+    if len(log) < SPEC_ID_SIZE:
+        raise PolicyUnsatisfiedError(
+            failures.EVENT_LOG_MALFORMED, f"{len(log)} bytes, the Spec ID event alone has {SPEC_ID_SIZE}"
+        )
+    for event, _ in _scan(log):
+        yield event
 
 
 def _scan(log: bytes) -> Iterator[tuple[Event, int]]:
