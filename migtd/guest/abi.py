@@ -62,6 +62,8 @@ TDG_VP_VMCALL_ALIGN_ERROR: Final = 0x8000000000000002
 
 VMCALL_SERVICE_VECTOR: Final = 0x50
 """Interrupt for WaitForRequest and ReportStatus (ghci-ratls.md 2)."""
+QUOTE_VECTOR: Final = 0x51
+"""Interrupt for GetQuote, given to SetupEventNotifyInterrupt (ghci-ratls.md 8)."""
 TRANSPORT_VECTOR: Final = 0x52
 """Interrupt for Send and Receive (ghci-ratls.md 2)."""
 
