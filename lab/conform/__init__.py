@@ -1,0 +1,9 @@
+# SPDX-License-Identifier: BSD-2-Clause-Patent
+"""`conform`: run case files against the implementation: inputs, and the verdicts that they must give.
+
+files.py          a case file and the data that its rows name
+sections.py       which section is run by what
+policy_v1.py, evidence.py, certificates.py    the runners, a module per family
+runner.py         rows to verdicts to failures
+command.py        the task
+"""
