@@ -8,9 +8,9 @@ leave one out. The list of names is closed: it is the schema's and the documenta
 from __future__ import annotations
 
 import enum
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Final, TypeVar
 
 from migtd.errors import MigTDError
 
@@ -18,7 +18,10 @@ T = TypeVar("T")
 
 
 class CheckName(enum.StrEnum):
-    """Closed list of the checks, in the order in which an RA-TLS migration makes them (ghci-ratls.md 5)."""
+    """Closed list of the checks, in the order in which an RA-TLS migration makes them (ghci-ratls.md 5).
+
+    By default the age of collateral is reported, not judged (policy.md 0.5, D2).
+    """
 
     TLS_PARAMETERS = "tls-parameters"
     QUOTE_LOCAL = "quote-local"
@@ -26,6 +29,7 @@ class CheckName(enum.StrEnum):
     CERTIFICATE_EKU = "certificate-eku"
     EVIDENCE_PRESENT = "evidence-present"
     QUOTE_PEER = "quote-peer"
+    COLLATERAL_CURRENT = "collateral-current"
     REPORTDATA = "reportdata"
     CERTIFICATE_SIGNATURE = "certificate-signature"
     EVENT_LOG_REPLAY = "event-log-replay"
@@ -34,6 +38,10 @@ class CheckName(enum.StrEnum):
     EXCHANGE_INFORMATION = "exchange-information"
     SERVTD_ATTR = "servtd-attr"
     VERSIONS = "versions"
+
+
+ON_REQUEST: Final = frozenset({CheckName.COLLATERAL_CURRENT})
+"""Checks that are made only where they were asked for; all others are made, or skipped by name, in every session."""
 
 
 class CheckStatus(enum.StrEnum):
@@ -46,11 +54,15 @@ class CheckStatus(enum.StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """One check made (or not made): `detail` is what was found, why it failed, or why it was skipped."""
+    """One check made (or not made): `detail` is what was found, why it failed, or why it was skipped.
+
+    `explain` has a line for each part of a check that has several, such as the rules of a policy.
+    """
 
     name: CheckName
     status: CheckStatus
     detail: str = ""
+    explain: tuple[str, ...] = ()
 
 
 class CheckRunner:
@@ -64,10 +76,18 @@ class CheckRunner:
         self._skips = skips
         self._record = record
 
-    def run(self, name: CheckName, check: Callable[[], T], *, detail: Callable[[T], str] = lambda _: "") -> T | None:
+    def run(
+        self,
+        name: CheckName,
+        check: Callable[[], T],
+        *,
+        detail: Callable[[T], str] = lambda _: "",
+        explain: Callable[[], Iterable[str]] = tuple,
+    ) -> T | None:
         """Make one check: `check` returns what was found or raises a MigTDError, which is recorded and passed on.
 
-        Returns what `check` returned, or None where the mode leaves this check out.
+        `detail` puts what was found into words; `explain` is asked after the check, also after one that failed. Returns
+        what `check` returned, or None where the mode leaves this check out.
         """
         reason = self._skips.get(name)
         if reason is not None:
@@ -76,7 +96,7 @@ class CheckRunner:
         try:
             found = check()
         except MigTDError as error:
-            self._record(Check(name, CheckStatus.FAILED, str(error)))
+            self._record(Check(name, CheckStatus.FAILED, str(error), tuple(explain())))
             raise
-        self._record(Check(name, CheckStatus.PASSED, detail(found)))
+        self._record(Check(name, CheckStatus.PASSED, detail(found), tuple(explain())))
         return found

@@ -4,36 +4,39 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from functools import partial
 from types import MappingProxyType
-from typing import Final, TypeVar
+from typing import Final, TypeAlias, TypeVar
 
 from migtd import event_log, failures
-from migtd.attestation.accept_all import AcceptAll
+from migtd.attestation.accept_all import SKIPS, AcceptAll
 from migtd.attestation.mode import AttestationMode
+from migtd.checks import CheckName
 from migtd.errors import FailureKind, InitializationError, InvalidParameter
-from migtd.guest.interfaces import Guest
+from migtd.guest.interfaces import EventLogArea, Guest
 from migtd.migration.measurement import measure_without_attestation
 from migtd.migration.session import SessionFactory
 from migtd.ratls.session import RaTls
 
 T = TypeVar("T")
 
+Clock: TypeAlias = Callable[[], float]
+"""Seconds since 1970."""
+StartAttestation: TypeAlias = Callable[[Guest], AttestationMode]
+"""Measure what the mode measures at start (policy.md 3.3) and make the mode object for all sessions.
 
-@dataclass(frozen=True, slots=True)
-class AttestationChoice:
-    """One attestation mode: what it measures at start (policy.md 3.3), and how its mode object is made after that.
+Raises the MigTDError that the start fails with.
+"""
 
-    Both raise the MigTDError that the start fails with.
+
+def attestation_choice(name: str, clock: Clock | None = None) -> StartAttestation:
+    """How a MigTD starts with the mode of that name.
+
+    With a clock, collateral that is not current is refused; without one its age is only reported (policy.md 0.5, D2).
+    Raises InvalidParameter (MIGTD-ATTESTATION-UNKNOWN), which names the modes there are.
     """
-
-    measure: Callable[[Guest], None]
-    make: Callable[[Guest], AttestationMode]
-
-
-def attestation_choice(name: str) -> AttestationChoice:
-    """The mode of that name. Raises InvalidParameter (MIGTD-ATTESTATION-UNKNOWN), which names those there are."""
-    return _choose(ATTESTATION_MODES, name, failures.ATTESTATION_UNKNOWN)
+    start = _choose(ATTESTATION_MODES, name, failures.ATTESTATION_UNKNOWN)
+    return partial(start, clock)
 
 
 def session_factory(name: str) -> SessionFactory:
@@ -41,11 +44,28 @@ def session_factory(name: str) -> SessionFactory:
     return _choose(SESSION_PROTOCOLS, name, failures.SESSION_UNKNOWN)()
 
 
-def _make_accept_all(guest: Guest) -> AttestationMode:
-    area = guest.event_log
-    if area is None:
-        raise InitializationError(failures.EVENT_LOG_MISSING)
+def _start_accept_all(_clock: Clock | None, guest: Guest) -> AttestationMode:
+    measure_without_attestation(guest)
+    area = _log_of(guest)
     return AcceptAll(lambda: event_log.for_sending(area))
+
+
+def _start_policy_v1(name: str, clock: Clock | None, guest: Guest) -> AttestationMode:
+    # Loaded only by those who use it: the quote verifier and its libraries are no small part of a MigTD.
+    from migtd.attestation.get_quote import QuoteClient  # noqa: PLC0415
+    from migtd.attestation.policy_v1 import PolicyV1, Trust  # noqa: PLC0415
+    from migtd.attestation.startup_v1 import measure_policy_v1  # noqa: PLC0415
+
+    policy, root_key = measure_policy_v1(guest)
+    trust = Trust(policy, root_key, clock)
+    quotes = QuoteClient(guest)
+    return PolicyV1(name, SKIPS_OF[name], tdcall=guest.tdcall, quotes=quotes, log=_log_of(guest), trust=trust)
+
+
+def _log_of(guest: Guest) -> EventLogArea:
+    if guest.event_log is None:
+        raise InitializationError(failures.EVENT_LOG_MISSING)
+    return guest.event_log
 
 
 def _choose(table: Mapping[str, T], name: str, unknown: FailureKind) -> T:
@@ -55,10 +75,26 @@ def _choose(table: Mapping[str, T], name: str, unknown: FailureKind) -> T:
     return choice
 
 
-ATTESTATION_MODES: Final[Mapping[str, AttestationChoice]] = MappingProxyType(
-    {"accept-all": AttestationChoice(measure_without_attestation, _make_accept_all)}
+CAPTURED_SKIPS: Final[Mapping[CheckName, str]] = MappingProxyType(
+    {
+        CheckName.REPORTDATA: "captured: a captured quote's REPORTDATA is fixed, it cannot carry this session's key",
+        CheckName.RTMRS_EQUAL: "captured: a captured quote's RTMRs are fixed, no log of this TD can explain them",
+    }
 )
-"""By the value of `--attestation`."""
+
+SKIPS_OF: Final[Mapping[str, Mapping[CheckName, str]]] = MappingProxyType(
+    {"lab": MappingProxyType({}), "captured": CAPTURED_SKIPS, "accept-all": SKIPS}
+)
+"""The checks that each mode cannot make, with the reason: what docs/emulation.md is generated from."""
+
+ATTESTATION_MODES: Final[Mapping[str, Callable[[Clock | None, Guest], AttestationMode]]] = MappingProxyType(
+    {
+        "lab": partial(_start_policy_v1, "lab"),
+        "captured": partial(_start_policy_v1, "captured"),
+        "accept-all": _start_accept_all,
+    }
+)
+"""By the value of `--attestation`, the default first."""
 
 SESSION_PROTOCOLS: Final[Mapping[str, Callable[[], SessionFactory]]] = MappingProxyType({"ra-tls": RaTls})
 """By the value of `--session`."""

@@ -60,12 +60,16 @@ class FailureKind:
 
 
 class LabFailure(Exception):
-    """Anything that ends in a stable id: a kind from a catalogue plus the detail of this occurrence."""
+    """Anything that ends in a stable id: a kind from a catalogue plus the detail of this occurrence.
 
-    def __init__(self, kind: FailureKind, detail: str = "") -> None:
+    `explain` has further lines for people, where a sentence is not enough: what was wanted, and what was found.
+    """
+
+    def __init__(self, kind: FailureKind, detail: str = "", *, explain: tuple[str, ...] = ()) -> None:
         super().__init__(kind, detail)
         self.kind = kind
         self.detail = detail
+        self.explain = explain
 
     def __str__(self) -> str:
         if not self.detail:

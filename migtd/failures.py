@@ -132,6 +132,48 @@ CANCELED = FailureKind(
     "start the migration again if that was not meant",
 )
 
+# --- evidence ------------------------------------------------------------------------------------------------------
+GET_QUOTE_BUSY = FailureKind(
+    "MIGTD-GET-QUOTE-BUSY",
+    "the host's quoting service gave nothing but errors, however often it was asked",
+    "a host without quoting, or one that never made this TDREPORT, answers so; its history (`./inv events`) says why",
+)
+GET_QUOTE_REFUSED = FailureKind(
+    "MIGTD-GET-QUOTE-REFUSED",
+    "the host's quoting service refused the request",
+    "the TDREPORT must come from the TDX module of that very host; its history (`./inv events`) says more",
+)
+GET_QUOTE_MALFORMED = FailureKind(
+    "MIGTD-GET-QUOTE-MALFORMED",
+    "the host's quoting service answered with something that is no answer",
+    "policy.md 4.6 gives the layouts of the GetQuote buffer",
+)
+GET_QUOTE_TOO_LARGE = FailureKind(
+    "MIGTD-GET-QUOTE-TOO-LARGE",
+    "the quote of the host's quoting service is longer than a MigTD takes",
+    "a quote must fit 8,192 bytes: use a shorter PCK certificate chain",
+)
+DEADLINE_QUOTE = FailureKind(
+    "MIGTD-DEADLINE-QUOTE",
+    "the host's quoting service did not answer within its deadline",
+    "the request is still in flight at the host; see `./inv logs` there",
+)
+REPORTDATA_MISMATCH = FailureKind(
+    "MIGTD-REPORTDATA-MISMATCH",
+    "the peer's quote was made for another key than the one of this session",
+    "somebody stands between the two sides or replays a quote; a captured quote needs --attestation captured",
+)
+RTMRS_DIFFER = FailureKind(
+    "MIGTD-RTMRS-DIFFER",
+    "the peer's event log does not explain the RTMRs in its quote",
+    "the log was changed or is of another TD; compare the RTMRs that are shown",
+)
+POLICY_TOO_LARGE = FailureKind(
+    "MIGTD-POLICY-TOO-LARGE",
+    "with this policy in its event log, the certificate of a session would be too large for TLS",
+    "shorten the policy: certificate, event log and quote together have at most 64,000 bytes",
+)
+
 # --- secure session ------------------------------------------------------------------------------------------------
 TLS_PROTOCOL = FailureKind(
     "MIGTD-TLS-PROTOCOL",
@@ -156,7 +198,8 @@ CERTIFICATE_COUNT = FailureKind(
 CERTIFICATE_UNASKED = FailureKind(
     "MIGTD-CERTIFICATE-UNASKED",
     "the peer does not want to see this side's certificate",
-    "the destination's TLS server must require a client certificate: attestation is mutual",
+    "attestation is mutual: the destination's TLS server must require a client certificate that may be signed with"
+    " ecdsa_secp384r1_sha384",
 )
 CERTIFICATE_MALFORMED = FailureKind(
     "MIGTD-CERTIFICATE-MALFORMED",
@@ -178,6 +221,7 @@ CERTIFICATE_SIGNATURE = FailureKind(
     "the self-signature of the peer's certificate is wrong",
     "it must be ecdsa-with-SHA384 over the TBS bytes as sent, by the key in the certificate",
 )
+
 
 # --- exchange and commit -------------------------------------------------------------------------------------------
 EXCHANGE_RESERVED = FailureKind(

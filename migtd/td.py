@@ -10,15 +10,16 @@ from __future__ import annotations
 import asyncio
 import signal
 import sys
+import time
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from types import FrameType
-from typing import Final, NoReturn
+from typing import Final, NoReturn, TextIO, cast
 
 import structlog
 
 from migtd import __version__, failures
-from migtd.choices import AttestationChoice, attestation_choice, session_factory
+from migtd.choices import StartAttestation, attestation_choice, session_factory
 from migtd.deadlines import Deadlines
 from migtd.errors import MigrationResult, MigTDError
 from migtd.guest.channel import Channel
@@ -31,6 +32,7 @@ from migtd.migration.logging import LogEntry, LogLevel, MigTdLog
 from migtd.migration.service import MigTd
 from migtd.migration.session import SessionFactory
 from migtd.observer import Observer
+from migtd.output import LossyStream
 from migtd.td_options import TdOptions, pull_options
 
 _output = structlog.get_logger("migtd")
@@ -49,7 +51,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     print_to_stderr()
     try:
         options = pull_options(sys.argv[1:] if arguments is None else arguments)
-        attestation = attestation_choice(options.attestation)
+        attestation = attestation_choice(options.attestation, time.time if options.refuse_expired else None)
         session = session_factory(options.session)
         # As the first process of a container this one would ignore SIGTERM while it waits for its host.
         signal.signal(signal.SIGTERM, _exit_cleanly)
@@ -66,7 +68,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 async def serve(
     guest: Guest,
-    attestation: AttestationChoice,
+    attestation: StartAttestation,
     session: SessionFactory,
     deadlines: Deadlines,
     observer: Observer,
@@ -81,9 +83,8 @@ async def serve(
     requests. The host was told by ReportFatalError then.
     """
     try:
-        attestation.measure(guest)
+        mode = attestation(guest)
         log = MigTdLog(guest.memory, guest.tdcall.vp_info().num_vcpus, ceiling=ceiling, mirror=mirror)
-        mode = attestation.make(guest)
         log.write(LogLevel.INFO, f"MigTD {__version__}: attestation {mode.name}, session {session.name}")
         services = GhciServices(guest, deadlines, observer)
         await MigTd(
@@ -120,7 +121,7 @@ def print_to_stderr() -> None:
             structlog.processors.TimeStamper(fmt="iso", utc=True),
             structlog.dev.ConsoleRenderer(colors=False, exception_formatter=structlog.dev.plain_traceback),
         ],
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        logger_factory=structlog.WriteLoggerFactory(cast("TextIO", LossyStream(sys.stderr))),
     )
 
 
@@ -131,10 +132,11 @@ def print_entry(entry: LogEntry) -> None:
     render it by way of structlog's console took a MigTD as long as its certificate.
     """
     moment = datetime.now(UTC).isoformat().replace("+00:00", "Z")
-    sys.stderr.write(f"{moment} [{_NAMES[entry.level]:9}] {entry.text:30} request_id={entry.request_id:#x}\n")
+    output = LossyStream(sys.stderr)
+    output.write(f"{moment} [{_NAMES[entry.level]:9}] {entry.text:30} request_id={entry.request_id:#x}\n")
 
 
-async def _run(channel: Channel, options: TdOptions, attestation: AttestationChoice, session: SessionFactory) -> None:
+async def _run(channel: Channel, options: TdOptions, attestation: StartAttestation, session: SessionFactory) -> None:
     """Boot the TD and serve until the host is gone or a signal asks for the end."""
     task = asyncio.current_task()
     assert task is not None  # noqa: S101 - a coroutine runs in a task

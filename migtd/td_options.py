@@ -34,6 +34,7 @@ class TdOptions:
     policy_file: Path | None
     root_ca_file: Path | None
     policy_issuer_chain_file: Path | None
+    refuse_expired: bool
 
 
 def pull_options(arguments: Sequence[str]) -> TdOptions:
@@ -49,6 +50,7 @@ def pull_options(arguments: Sequence[str]) -> TdOptions:
         policy_file=given.policy_file,
         root_ca_file=given.root_ca_file,
         policy_issuer_chain_file=given.policy_issuer_chain_file,
+        refuse_expired=given.refuse_expired,
     )
 
 
@@ -125,6 +127,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--root-ca-file", type=Path, metavar="FILE", help="SGX root CA certificate, DER (policy v1)")
     parser.add_argument(
         "--policy-issuer-chain-file", type=Path, metavar="FILE", help="policy issuer chain, PEM (policy v2)"
+    )
+    parser.add_argument(
+        "--refuse-expired", action="store_true", help="refuse collateral that is not current, by this machine's clock"
     )
     return parser
 

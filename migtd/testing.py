@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import struct
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -191,8 +191,11 @@ class ScriptedServices:
             raise request
         return request
 
-    async def report_status(self, request_id: int, result: MigrationResult, data: bytes = b"") -> None:
+    async def report_status(
+        self, request_id: int, result: MigrationResult, data: bytes = b"", *, on_call: Callable[[], None]
+    ) -> None:
         """Remember."""
+        on_call()
         self.reports.append(Report(request_id, result, data))
         async with self._reported:
             self._reported.notify_all()

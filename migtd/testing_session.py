@@ -43,16 +43,16 @@ class ScriptedMode:
             raise self.evidence_error
         return Evidence(quote=report_data, event_log=b"\0")
 
-    def verify_local(self, local: Evidence, *, checks: CheckRunner) -> None:
-        """Believe it."""
-
-    def judge(self, peer: PeerEvidence, *, is_source: bool, checks: CheckRunner) -> ScriptedMode:  # noqa: ARG002 - the seam's shape
-        """Remember."""
-        self.judged.append(peer)
+    def judge(self, local: Evidence, *, is_source: bool, checks: CheckRunner) -> ScriptedMode:  # noqa: ARG002 - the seam's shape
+        """Itself."""
         return self
 
-    def verify_quote(self) -> None:
+    def verify_local(self) -> None:
         """Believe it."""
+
+    def verify_quote(self, peer: PeerEvidence) -> None:
+        """Remember."""
+        self.judged.append(peer)
 
     def evaluate_policy(self) -> None:
         """Refuse if so told."""
@@ -77,6 +77,7 @@ class InsecurePlainSession:
         )
         self._out = b""
         self._received = b""
+        self._local = Evidence(b"", b"")
         self._shown = False
         self._peer_judged = False
         self._complete = False
@@ -92,6 +93,7 @@ class InsecurePlainSession:
 
     def provide_evidence(self, evidence: Evidence) -> None:
         """Show the evidence, and go on with what came early."""
+        self._local = evidence
         quote_length = struct.pack("<I", len(evidence.quote))
         self._push(_EVIDENCE, quote_length + evidence.quote + evidence.event_log)
         self._shown = True
@@ -129,8 +131,8 @@ class InsecurePlainSession:
             (quote_length,) = struct.unpack_from("<I", body)
             peer = PeerEvidence(body[4 : 4 + quote_length], body[4 + quote_length :], bytes(REPORT_DATA_SIZE))
             context = self._context
-            judge = context.mode.judge(peer, is_source=context.is_source, checks=context.checks)
-            judge.verify_quote()
+            judge = context.mode.judge(self._local, is_source=context.is_source, checks=context.checks)
+            judge.verify_quote(peer)
             judge.evaluate_policy()
             self._peer_judged = True
             self._events.append(PhaseEntered(Phase.EXCHANGE))

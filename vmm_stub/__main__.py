@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import math
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -47,7 +48,7 @@ def _parser() -> argparse.ArgumentParser:
     serve = commands.add_parser("serve", help="run a host until SIGTERM or SIGINT")
     config = serve.add_mutually_exclusive_group(required=True)
     config.add_argument("--config", metavar="FILE", help="configuration as JSON; - reads standard input")
-    config.add_argument("--config-json", metavar="TEXT", help="configuration as JSON text")
+    config.add_argument("--config-env", metavar="NAME", help="environment variable with the configuration as JSON")
     stdio = commands.add_parser("control-stdio", help="join standard input and output to a host's control socket")
     stdio.add_argument("--control", metavar="PATH", required=True, help="the control socket")
     stdio.add_argument("--wait", metavar="SECONDS", type=_seconds, default=0.0, help="how long the host has to open it")
@@ -62,8 +63,11 @@ def _seconds(text: str) -> float:
 
 
 def _config_text(options: argparse.Namespace) -> str:
-    if options.config_json is not None:
-        return str(options.config_json)
+    if options.config_env is not None:
+        text = os.environ.pop(options.config_env, None)
+        if text is None:
+            raise ConfigInvalid(failures.CONFIG_INVALID, f"there is no environment variable {options.config_env}")
+        return text
     try:
         return sys.stdin.read() if options.config == "-" else Path(options.config).read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:

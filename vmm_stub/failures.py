@@ -195,6 +195,43 @@ REPORT_MALFORMED = FailureKind(
     "policy.md 6.1 gives the sizes, the type and the bytes that must be zero",
 )
 
+# --- quoting --------------------------------------------------------------------------------------------------------
+QUOTING_CONFLICT = FailureKind(
+    "VMM-QUOTING-CONFLICT",
+    "the machines of a lab contradict each other, so no collateral fits them all",
+    "give machines with different verdicts different SVNs (cpusvn, tee_tcb_svn), or leave the SVNs out",
+)
+QUOTING_MATERIAL = FailureKind(
+    "VMM-QUOTING-MATERIAL",
+    "the quoting material cannot be read",
+    "let the lab make it anew: remove the file, or send what `material_for` made",
+)
+QUOTING_REPORT_FOREIGN = FailureKind(
+    "VMM-QUOTING-REPORT-FOREIGN",
+    "the TDREPORT was not made by the TDX module of this host, so it gets no quote",
+    "a TD can only have its own machine quote it; see `./inv events` for the report",
+)
+QUOTING_REQUEST = FailureKind(
+    "VMM-QUOTING-REQUEST",
+    "a GetQuote buffer holds no request that the quoting service knows",
+    "policy.md 4.6 gives the three forms",
+)
+QUOTING_ANSWER_TOO_LARGE = FailureKind(
+    "VMM-QUOTING-ANSWER-TOO-LARGE",
+    "the answer to a GetQuote does not fit the buffer that the guest gave",
+    "a MigTD takes quotes of 8,192 bytes and collateral of 128 KiB: use shorter chains and CRLs",
+)
+QUOTING_QUOTE_FILE = FailureKind(
+    "VMM-QUOTING-QUOTE-FILE",
+    "the captured quote cannot be used",
+    "give a TDX quote of version 4, or of version 5 with body type 2 or 3",
+)
+PCS_ADDRESS = FailureKind(
+    "VMM-PCS-ADDRESS",
+    "the collateral service cannot listen on its address",
+    "give a free port on an address of this machine",
+)
+
 
 def catalogue() -> dict[str, FailureKind]:
     """Every kind of this module by its id, in the order of definition."""

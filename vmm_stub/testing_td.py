@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 
 from migtd import failures
-from migtd.choices import AttestationChoice, attestation_choice
+from migtd.choices import StartAttestation, attestation_choice
 from migtd.deadlines import Deadlines
 from migtd.errors import OutOfResource
 from migtd.guest.channel import Channel
@@ -56,7 +56,7 @@ class RunningMigTd:
 async def running_migtd(
     channel: Channel,
     *,
-    attestation: AttestationChoice | None = None,
+    attestation: StartAttestation | None = None,
     session: SessionFactory | None = None,
     deadlines: Deadlines | None = None,
     observer: Observer | None = None,

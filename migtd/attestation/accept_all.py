@@ -12,7 +12,7 @@ from types import MappingProxyType
 from typing import Final, NoReturn
 
 from migtd import failures
-from migtd.attestation.mode import Evidence, PeerEvidence, PeerJudge
+from migtd.attestation.mode import Evidence, Judge, PeerEvidence
 from migtd.checks import CheckName, CheckRunner
 from migtd.errors import MutualAttestationError
 
@@ -48,11 +48,7 @@ class AcceptAll:
         """822 zero bytes and the event log."""
         return Evidence(QUOTE, self._event_log())
 
-    def verify_local(self, local: Evidence, *, checks: CheckRunner) -> None:  # noqa: ARG002 - nothing to verify
-        """Record `quote-local` as skipped."""
-        checks.run(CheckName.QUOTE_LOCAL, _cannot_check)
-
-    def judge(self, peer: PeerEvidence, *, is_source: bool, checks: CheckRunner) -> PeerJudge:  # noqa: ARG002 - as above
+    def judge(self, local: Evidence, *, is_source: bool, checks: CheckRunner) -> Judge:  # noqa: ARG002 - nothing to verify
         """A judge who accepts everybody."""
         return _AcceptEverybody(checks)
 
@@ -63,7 +59,11 @@ class _AcceptEverybody:
     def __init__(self, checks: CheckRunner) -> None:
         self._checks = checks
 
-    def verify_quote(self) -> None:
+    def verify_local(self) -> None:
+        """Record `quote-local` as skipped."""
+        self._checks.run(CheckName.QUOTE_LOCAL, _cannot_check)
+
+    def verify_quote(self, peer: PeerEvidence) -> None:  # noqa: ARG002 - whoever it is
         """Record `quote-peer` and `reportdata` as skipped."""
         self._checks.run(CheckName.QUOTE_PEER, _cannot_check)
         self._checks.run(CheckName.REPORTDATA, _cannot_check)

@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final, Protocol
 
+from migtd.attestation.quote.collateral import CollateralSet
 from migtd.checks import CheckName, CheckRunner
 
 REPORT_DATA_SIZE: Final = 64
@@ -19,10 +20,15 @@ REPORT_DATA_SIZE: Final = 64
 
 @dataclass(frozen=True, slots=True)
 class Evidence:
-    """What one side shows of itself: a TDX quote and its CCEL event log with one spare byte at the end."""
+    """What one side shows of itself: a TDX quote and its CCEL event log with one spare byte at the end.
+
+    `collateral` is not shown: the set that this side's host gave with the quote, by which it judges both quotes
+    (policy.md 4.1, v1). None where the mode has it from elsewhere, or needs none.
+    """
 
     quote: bytes
     event_log: bytes
+    collateral: CollateralSet | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,14 +43,17 @@ class PeerEvidence:
     report_data: bytes
 
 
-class PeerJudge(Protocol):
-    """Judges one peer in one session. The session calls both methods once, in this order, with its own checks around.
+class Judge(Protocol):
+    """Judges both sides of one session. The session calls each method once, in this order, with its own checks around.
 
     Each raises the MigTDError of the first check that fails. Called inside the TLS verify callback: must not wait.
     """
 
-    def verify_quote(self) -> None:
-        """Make `quote-peer`, then `reportdata`: the quote verifies and belongs to this session."""
+    def verify_local(self) -> None:
+        """Make `quote-local`: the own quote verifies."""
+
+    def verify_quote(self, peer: PeerEvidence) -> None:
+        """Make `quote-peer`, then `reportdata`: the peer's quote verifies and belongs to this session."""
 
     def evaluate_policy(self) -> None:
         """Make `event-log-replay`, `rtmrs-equal` and `policy`: what the verified quote stands for is acceptable."""
@@ -67,14 +76,8 @@ class AttestationMode(Protocol):
         Raises a MigTDError if there is none to be had; the session reports it at its place in the order of checks.
         """
 
-    def verify_local(self, local: Evidence, *, checks: CheckRunner) -> None:
-        """Make `quote-local`: the own quote verifies.
+    def judge(self, local: Evidence, *, is_source: bool, checks: CheckRunner) -> Judge:
+        """A judge for one session in which `local` is shown. Makes no check itself and raises nothing.
 
-        Raises the MigTDError of that check. Called inside the TLS verify callback: must not wait.
-        """
-
-    def judge(self, peer: PeerEvidence, *, is_source: bool, checks: CheckRunner) -> PeerJudge:
-        """Take the peer's evidence, to be judged step by step. Makes no check itself and raises nothing.
-
-        Every check that needs more than the certificate itself is the judge's, from `quote-peer` to `policy`.
+        Every check that needs more than the certificate itself is the judge's, from `quote-local` to `policy`.
         """

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 
 from migtd import failures
@@ -37,6 +38,26 @@ class FileConfiguration:
     def policy_issuer_chain(self) -> bytes | None:
         """The policy issuer chain, PEM (policy v2), or None."""
         return self._policy_issuer_chain
+
+
+@dataclass(frozen=True, slots=True)
+class GivenConfiguration:
+    """The same with contents instead of files."""
+
+    given_policy: bytes
+    given_root_ca: bytes
+
+    def policy(self) -> bytes | None:
+        """The policy."""
+        return self.given_policy
+
+    def root_ca(self) -> bytes | None:
+        """The SGX root CA certificate, DER."""
+        return self.given_root_ca
+
+    def policy_issuer_chain(self) -> bytes | None:
+        """None."""
+        return None
 
 
 def _read(file: Path | None) -> bytes | None:

@@ -18,6 +18,8 @@ from migtd.observer import Phase
 
 MAX_TEXT: Final = 2000
 """Texts are cut to this many characters before they are sent."""
+MAX_EXPLAIN: Final = 8000
+"""Bytes of JSON that all lines of an explanation take; lines beyond that are left out."""
 _MAX_REQUEST_ID: Final = 2**64 - 1
 _encode: Final = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False).encode
 
@@ -46,6 +48,7 @@ class FailedEvent:
     id: str
     message: str
     advice: str
+    explain: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,10 +64,12 @@ GuestEvent: TypeAlias = PhaseEvent | CheckEvent | FailedEvent | NoteEvent
 
 def push_event(event: GuestEvent) -> bytes:
     """Encode one event as compact JSON, at most MAX_DATA bytes."""
+    explain: tuple[str, ...] = ()
     match event:
         case PhaseEvent(request_id, phase):
             body: dict[str, Any] = {"event": "phase", "request_id": request_id, "phase": phase.value}
         case CheckEvent(request_id, check):
+            explain = check.explain
             body = {
                 "event": "check",
                 "request_id": request_id,
@@ -72,7 +77,7 @@ def push_event(event: GuestEvent) -> bytes:
                 "status": check.status.value,
                 "detail": check.detail[:MAX_TEXT],
             }
-        case FailedEvent(request_id, identity, message, advice):
+        case FailedEvent(request_id, identity, message, advice, explain):
             body = {
                 "event": "failed",
                 "request_id": request_id,
@@ -82,7 +87,10 @@ def push_event(event: GuestEvent) -> bytes:
             }
         case NoteEvent(request_id, text):
             body = {"event": "note", "request_id": request_id, "text": text[:MAX_TEXT]}
-    return _encode(body).encode("utf-8", "replace")
+    if explain:
+        room = MAX_DATA - len(_encoded(body)) - len(',"explain":[]')
+        body |= _explanation(explain, min(room, MAX_EXPLAIN))
+    return _encoded(body)
 
 
 def pull_event(data: bytes) -> GuestEvent:
@@ -97,10 +105,11 @@ def pull_event(data: bytes) -> GuestEvent:
             case "phase":
                 return PhaseEvent(request_id, Phase(body["phase"]))
             case "check":
-                check = Check(CheckName(body["name"]), CheckStatus(body["status"]), str(body["detail"]))
-                return CheckEvent(request_id, check)
+                name, status = CheckName(body["name"]), CheckStatus(body["status"])
+                return CheckEvent(request_id, Check(name, status, str(body["detail"]), _lines(body.get("explain"))))
             case "failed":
-                return FailedEvent(request_id, str(body["id"]), str(body["message"]), str(body["advice"]))
+                identity, message, advice = (str(body[key]) for key in ("id", "message", "advice"))
+                return FailedEvent(request_id, identity, message, advice, _lines(body.get("explain")))
             case "note":
                 return NoteEvent(request_id, str(body["text"]))
             case other:
@@ -111,4 +120,28 @@ def pull_event(data: bytes) -> GuestEvent:
 
 def failed_event(request_id: int, error: LabFailure) -> FailedEvent:
     """The event that tells of an error."""
-    return FailedEvent(request_id, error.kind.id, str(error), error.kind.advice)
+    return FailedEvent(request_id, error.kind.id, str(error), error.kind.advice, error.explain)
+
+
+def _explanation(lines: tuple[str, ...], room: int) -> dict[str, list[str]]:
+    """The first of the lines, as many as there is room for in bytes; nothing where that is none."""
+    fitting = []
+    for line in lines:
+        text = line[:MAX_TEXT]
+        room -= len(_encoded(text)) + 1
+        if room < 0:
+            break
+        fitting.append(text)
+    return {"explain": fitting} if fitting else {}
+
+
+def _encoded(value: object) -> bytes:
+    return _encode(value).encode("utf-8", "replace")
+
+
+def _lines(value: Any) -> tuple[str, ...]:
+    if value is None:
+        return ()
+    if not isinstance(value, list):
+        raise ValueError("explain is no list")  # noqa: TRY004 - one error for every malformed event
+    return tuple(str(line) for line in value)

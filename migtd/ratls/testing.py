@@ -13,9 +13,10 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.hashes import SHA256, SHA384
 from cryptography.hazmat.primitives.serialization import Encoding
 
+from migtd import failures
 from migtd.attestation.mode import AttestationMode, Evidence
 from migtd.checks import Check, CheckRunner
-from migtd.errors import MigTDError
+from migtd.errors import MigTDError, SecureSessionError
 from migtd.migration.data import ExchangeInformation
 from migtd.migration.session import (
     EvidenceNeeded,
@@ -76,9 +77,10 @@ class Side:
         while (event := self.session.next_event()) is not None:
             self.events.append(event)
             if isinstance(event, EvidenceNeeded):
-                self._answer()
+                self.answer()
 
-    def _answer(self) -> None:
+    def answer(self) -> None:
+        """Answer EvidenceNeeded with `evidence`."""
         if isinstance(self.evidence, MigTDError):
             self.session.evidence_failed(self.evidence)
         else:
@@ -97,6 +99,30 @@ def make_side(
     checks: list[Check] = []
     context = SessionContext(is_source, local, mode, CheckRunner(mode.skips, checks.append))
     return Side(factory(context), evidence, checks)
+
+
+async def attested_side(
+    factory: SessionFactory,
+    mode: AttestationMode,
+    local: ExchangeInformation,
+    *,
+    is_source: bool,
+) -> Side:
+    """A new session that shows what its mode has for it.
+
+    A mode that has none fails the session with its error, at its place in the order.
+    """
+    side = make_side(factory, mode, SecureSessionError(failures.INTERNAL), local, is_source=is_source)
+    needed = side.session.next_event()
+    if not isinstance(needed, EvidenceNeeded):
+        raise TypeError(needed)
+    side.events.append(needed)
+    try:
+        side.evidence = await mode.local_evidence(needed.report_data)
+    except MigTDError as error:
+        side.evidence = error
+    side.answer()
+    return side
 
 
 Cut = Callable[[bytes], Iterable[bytes]]

@@ -98,6 +98,22 @@ def test_every_event_fits_into_a_message_and_is_understood(event):
     assert pull_event(encoded).request_id == event.request_id
 
 
+@pytest.mark.parametrize("character", ["x", "\x00", "\N{GRINNING FACE}", "\ud800", '"'])
+def test_the_longest_explanation_leaves_room_for_the_rest(character):
+    text, lines = character * 3000, tuple(f"{number} {character * 90}" for number in range(500))
+    for event in (
+        FailedEvent(1, "MIGTD-X", text, text[:500], lines),
+        CheckEvent(1, Check(CheckName.POLICY, CheckStatus.FAILED, text, lines)),
+    ):
+        encoded = push_event(event)
+        assert len(encoded) <= MAX_DATA
+        came = pull_event(encoded)
+        assert isinstance(came, FailedEvent | CheckEvent)
+        explain = came.explain if isinstance(came, FailedEvent) else came.check.explain
+        assert 1 <= len(explain) < 500
+        assert [line.split()[0] for line in explain] == [str(number) for number in range(len(explain))]
+
+
 @given(
     st.binary(max_size=100)
     | JSON.map(lambda value: json.dumps(value).encode())

@@ -6,11 +6,11 @@ import json
 import pytest
 
 from migtd.errors import MigrationResult, VmmInternalError
-from migtd.guest.events import MAX_TEXT
+from migtd.guest.events import MAX_EXPLAIN, MAX_TEXT
 from vmm_stub.testing import MIGTD, ScriptedGuest, migration_request, quiet_vmm, target_td
 from vmm_stub.vmm.control.dispatch import dispatch
 from vmm_stub.vmm.control.route import Json
-from vmm_stub.vmm.guest_text import guest_text
+from vmm_stub.vmm.guest_text import MAX_LINES, guest_lines, guest_text
 
 HOSTILE = "\x1b]0;owned\x07 \ud800 \udfff line\nline \u2028 \u202e \x9b31m"
 
@@ -28,6 +28,12 @@ def test_hostile_text_becomes_one_printable_line():
     assert len(made.splitlines()) == 1
 
 
+def test_lines_are_few_short_and_printable():
+    assert guest_lines(("one", "two\x1b[2J")) == ("one", "two\N{REPLACEMENT CHARACTER}[2J")
+    assert guest_lines(("",) * 20_000) == ("",) * MAX_LINES
+    assert sum(map(len, guest_lines(("x" * 1_000,) * 100))) == MAX_EXPLAIN
+
+
 async def served(vmm, path):
     answer = await dispatch(vmm, "GET", path, b"")
     assert isinstance(answer, Json)
@@ -41,9 +47,9 @@ async def test_hostile_events_leave_outcome_and_history_readable():
     (await vmm.start_migration(migration_request(target))).cancel()
     await guest.start_migration()
     for body in (
-        {"event": "failed", "id": HOSTILE, "message": HOSTILE, "advice": HOSTILE},
+        {"event": "failed", "id": HOSTILE, "message": HOSTILE, "advice": HOSTILE, "explain": [HOSTILE] * 9},
         {"event": "note", "text": HOSTILE * 100},
-        {"event": "check", "name": "versions", "status": "failed", "detail": HOSTILE},
+        {"event": "check", "name": "versions", "status": "failed", "detail": HOSTILE, "explain": [HOSTILE]},
     ):
         guest.channel.event(json.dumps({"request_id": 1, **body}).encode())
     await guest.report(1, MigrationResult.NetworkError)

@@ -58,12 +58,12 @@ class Side:
         choice = attestation_choice("accept-all")
         vmcall = ChannelTdVmCall(_no_calls, memory)
         guest = Guest(self.tdcall, vmcall, memory, InterruptController(), FileConfiguration(), boot(FakeTdCall()))
-        choice.measure(guest)
+        mode = choice(guest)
         self.migtd = MigTd(
             self.tdcall,
             self.services,
             log=MigTdLog(memory, 1),
-            mode=choice.make(guest),
+            mode=mode,
             session_factory=session_factory("ra-tls"),
             deadlines=Deadlines().with_all(10.0),
             observer=self.observer,

@@ -85,3 +85,29 @@ def test_a_true_mac_over_hashes_of_something_else_is_not_enough(at, part):
     report[at] ^= 1
     report[224:256] = hmac.digest(OWN.platform.report_key, bytes(report[:224]), "sha256")
     assert part in refused(bytes(report))
+
+
+RESERVED = [*range(4, 16), *range(192, 224), *range(400, 495), *range(495, 512), *range(960, 1024)]
+"""Bytes of a TDREPORT that are zero: of REPORTMACSTRUCT twice, TEE_TCB_INFO, the gap, TDINFO."""
+
+
+def resealed(report):
+    """The report with hashes and MAC that a TDX module would put over what is in it."""
+    report[32:80] = hashlib.sha384(report[256:495]).digest()
+    report[80:128] = hashlib.sha384(report[512:]).digest()
+    report[224:256] = hmac.digest(OWN.platform.report_key, bytes(report[:224]), "sha256")
+    return bytes(report)
+
+
+def test_a_resealed_report_is_the_same():
+    report = OWN.report(tdinfo=TDINFO)
+    assert resealed(bytearray(report)) == report
+    assert len(RESERVED) == 12 + 32 + 95 + 17 + 64
+
+
+@pytest.mark.parametrize("at", RESERVED)
+def test_a_reserved_byte_must_be_zero_whoever_sealed_the_report(at):
+    report = bytearray(OWN.report(tdinfo=TDINFO))
+    assert report[at] == 0
+    report[at] = 1
+    assert "reserved" in refused(resealed(report))

@@ -12,7 +12,7 @@ from typing import TypeAlias
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
-from cryptography.hazmat.primitives.hashes import SHA256, SHA384
+from cryptography.hazmat.primitives.hashes import SHA384
 from cryptography.hazmat.primitives.serialization import Encoding
 from OpenSSL import SSL, crypto
 
@@ -24,10 +24,10 @@ from migtd.errors import FailureKind, InvalidParameter, NetworkError, SecureSess
 from migtd.migration.data import ExchangeInformation, push_exchange_information
 from migtd.observer import Phase
 from migtd.ratls import certificate as certificate_module
-from migtd.ratls.certificate import OID_EKU_MIGTD, OID_EVENT_LOG, OID_QUOTE, make_certificate, migration_extensions
+from migtd.ratls.certificate import make_certificate, migration_extensions
 from migtd.ratls.reader import pull_certificate
 from migtd.ratls.session import RaTls
-from migtd.ratls.testing import ConnectionPair, Side, make_side
+from migtd.ratls.testing import ConnectionPair, Side, converse, make_side, stranger_certificate
 from migtd.ratls.tls import Alert
 from migtd.testing_session import ScriptedMode
 
@@ -108,22 +108,6 @@ class RawPeer:
             self.application_data += self.connection.recv(65_536)
 
 
-def converse(side: Side, peer: RawPeer) -> Side:
-    """Carry bytes between the two until both are silent, then end the stream."""
-    side.start()
-    to_us = peer.turn(b"")
-    while True:
-        if to_us:
-            side.receive(to_us)
-        to_peer = side.take()
-        if not to_us and not to_peer:
-            break
-        to_us = peer.turn(to_peer)
-    if not side.ended:
-        side.receive(b"")
-    return side
-
-
 def assert_refused(side: Side, peer: RawPeer, kind: FailureKind) -> None:
     """We refused, the peer got an alert, and nothing of our key."""
     assert isinstance(side.error, SecureSessionError)
@@ -135,34 +119,13 @@ def assert_refused(side: Side, peer: RawPeer, kind: FailureKind) -> None:
     assert Alert.close_notify not in peer.alerts
 
 
-def built(
-    key: PrivateKey = KEY, *, eku: tuple[str, ...] = (OID_EKU_MIGTD,), quote: bool = True, log: bool = True
-) -> bytes:
-    """A certificate that a general builder makes; pyca's digest choice does not matter to the reader."""
-    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "other")])
-    builder = (
-        x509.CertificateBuilder(name, name, key.public_key(), 1)
-        .not_valid_before(dt.datetime(1970, 1, 1, tzinfo=dt.UTC))
-        .not_valid_after(dt.datetime(2100, 1, 1, tzinfo=dt.UTC))
-    )
-    if eku:
-        usages = [x509.ObjectIdentifier(usage) for usage in eku]
-        builder = builder.add_extension(x509.ExtendedKeyUsage(usages), critical=False)
-    for oid, present in ((OID_EVENT_LOG, log), (OID_QUOTE, quote)):
-        if present:
-            value = x509.UnrecognizedExtension(x509.ObjectIdentifier(oid), b"evidence")
-            builder = builder.add_extension(value, critical=False)
-    digest = SHA384() if isinstance(key, ec.EllipticCurvePrivateKey) else SHA256()
-    return builder.sign(key, digest).public_bytes(Encoding.DER)
-
-
 RSA_KEY = rsa.generate_private_key(65537, 2048)
 P256_KEY = ec.generate_private_key(ec.SECP256R1())
 
 
 @BOTH_ROLES
 def test_a_well_behaved_stranger_is_accepted(*, is_source: bool) -> None:
-    peer = RawPeer(not is_source, certificate=built(), say=(push_exchange_information(THEIRS),))
+    peer = RawPeer(not is_source, certificate=stranger_certificate(KEY), say=(push_exchange_information(THEIRS),))
     side = converse(our_side(is_source=is_source), peer)
     assert side.information == THEIRS
     assert peer.application_data == push_exchange_information(OURS)
@@ -196,13 +159,13 @@ def test_a_certificate_with_explicit_critical_false_is_accepted(
 @pytest.mark.parametrize(
     ("key", "certificate", "kind"),
     [
-        (KEY, built(eku=()), failures.CERTIFICATE_NO_EKU),
-        (KEY, built(eku=("1.3.6.1.5.5.7.3.1", "1.3.6.1.5.5.7.3.2")), failures.CERTIFICATE_NO_EKU),
-        (KEY, built(eku=("1.2.840.113741.1.5.5.1.2",)), failures.CERTIFICATE_NO_EKU),
-        (KEY, built(quote=False), failures.CERTIFICATE_NO_EVIDENCE),
-        (KEY, built(log=False), failures.CERTIFICATE_NO_EVIDENCE),
-        (RSA_KEY, built(RSA_KEY), failures.CERTIFICATE_MALFORMED),
-        (P256_KEY, built(P256_KEY), failures.CERTIFICATE_MALFORMED),
+        (KEY, stranger_certificate(KEY, eku=()), failures.CERTIFICATE_NO_EKU),
+        (KEY, stranger_certificate(KEY, eku=("1.3.6.1.5.5.7.3.1", "1.3.6.1.5.5.7.3.2")), failures.CERTIFICATE_NO_EKU),
+        (KEY, stranger_certificate(KEY, eku=("1.2.840.113741.1.5.5.1.2",)), failures.CERTIFICATE_NO_EKU),
+        (KEY, stranger_certificate(KEY, quote=None), failures.CERTIFICATE_NO_EVIDENCE),
+        (KEY, stranger_certificate(KEY, log=None), failures.CERTIFICATE_NO_EVIDENCE),
+        (RSA_KEY, stranger_certificate(RSA_KEY), failures.CERTIFICATE_MALFORMED),
+        (P256_KEY, stranger_certificate(P256_KEY), failures.CERTIFICATE_MALFORMED),
     ],
     ids=["no-eku", "tls-eku-only", "other-eku", "no-quote", "no-log", "rsa", "p-256"],
 )
@@ -228,7 +191,7 @@ def test_a_certificate_signed_by_another_key_is_refused_by_a_mode_that_looks(*, 
 
 @BOTH_ROLES
 def test_a_second_certificate_is_refused_with_an_alert_before_any_key_is_written(*, is_source: bool) -> None:
-    peer = RawPeer(not is_source, extra=(built(),), say=(push_exchange_information(THEIRS),))
+    peer = RawPeer(not is_source, extra=(stranger_certificate(KEY),), say=(push_exchange_information(THEIRS),))
     side = converse(our_side(is_source=is_source), peer)
     assert_refused(side, peer, failures.CERTIFICATE_COUNT)
 

@@ -10,7 +10,7 @@ import pytest
 from migtd import failures
 from migtd.attestation.accept_all import QUOTE, SKIPS, AcceptAll
 from migtd.attestation.mode import AttestationMode, Evidence, PeerEvidence
-from migtd.checks import Check, CheckName, CheckRunner, CheckStatus
+from migtd.checks import ON_REQUEST, Check, CheckName, CheckRunner, CheckStatus
 from migtd.errors import (
     InvalidParameter,
     MigTDError,
@@ -31,7 +31,9 @@ from migtd.ratls.tls import Negotiated, TlsEndpoint
 SOURCE = ExchangeInformation(bytes(range(32)), 1, 2)
 DESTINATION = ExchangeInformation(bytes(range(100, 132)), 0, 3)
 EVIDENCE = Evidence(QUOTE, b"source log\0")
-OWN_CHECKS: list[CheckName] = [name for name in CheckName if name not in (CheckName.SERVTD_ATTR, CheckName.VERSIONS)]
+OWN_CHECKS: list[CheckName] = [
+    name for name in CheckName if name not in (*ON_REQUEST, CheckName.SERVTD_ATTR, CheckName.VERSIONS)
+]
 RATLS: SessionFactory = RaTls()
 ACCEPT_ALL: AttestationMode = AcceptAll(lambda: b"log\0")
 
@@ -50,12 +52,8 @@ class StrictMode:
     async def local_evidence(self, report_data: bytes) -> Evidence:
         return Evidence(report_data, b"\0")
 
-    def verify_local(self, local: Evidence, *, checks: CheckRunner) -> None:
+    def judge(self, local: Evidence, *, is_source: bool, checks: CheckRunner) -> StrictJudge:  # noqa: ARG002 - the seam's shape
         assert local.quote
-        self._make(checks, CheckName.QUOTE_LOCAL)
-
-    def judge(self, peer: PeerEvidence, *, is_source: bool, checks: CheckRunner) -> StrictJudge:  # noqa: ARG002 - the seam's shape
-        self.seen.append(peer)
         return StrictJudge(self, checks)
 
     def _make(self, checks: CheckRunner, *names: CheckName) -> None:
@@ -72,7 +70,11 @@ class StrictJudge:
         self._mode = mode
         self._checks = checks
 
-    def verify_quote(self) -> None:
+    def verify_local(self) -> None:
+        self._mode._make(self._checks, CheckName.QUOTE_LOCAL)
+
+    def verify_quote(self, peer: PeerEvidence) -> None:
+        self._mode.seen.append(peer)
         self._mode._make(self._checks, CheckName.QUOTE_PEER, CheckName.REPORTDATA)
 
     def evaluate_policy(self) -> None:
@@ -145,11 +147,12 @@ async def test_accept_all_shows_822_zero_bytes_and_the_log_it_was_given() -> Non
 
 def test_accept_all_accepts_nothing_for_a_session_that_does_not_skip() -> None:
     checks: list[Check] = []
-    judge = ACCEPT_ALL.judge(PeerEvidence(b"", b"", b""), is_source=True, checks=CheckRunner({}, checks.append))
-    for step in (judge.verify_quote, judge.evaluate_policy):
+    judge = ACCEPT_ALL.judge(EVIDENCE, is_source=True, checks=CheckRunner({}, checks.append))
+    peer = PeerEvidence(b"", b"", b"")
+    for step in (judge.verify_local, lambda: judge.verify_quote(peer), judge.evaluate_policy):
         with pytest.raises(MutualAttestationError):
             step()
-    assert [check.status for check in checks] == [CheckStatus.FAILED] * 2
+    assert [check.status for check in checks] == [CheckStatus.FAILED] * 3
 
 
 def test_a_mode_that_skips_nothing_makes_every_check_in_the_order_of_the_specification() -> None:
@@ -252,8 +255,12 @@ def test_a_certificate_is_taken_up_to_the_limit_of_the_tls_library(size: int) ->
 
 def test_a_mode_that_breaks_down_lets_nobody_through() -> None:
     class BrokenMode(StrictMode):
-        def judge(self, peer: PeerEvidence, *, is_source: bool, checks: CheckRunner) -> StrictJudge:  # noqa: ARG002 - the seam's shape
-            raise ZeroDivisionError
+        def judge(self, local: Evidence, *, is_source: bool, checks: CheckRunner) -> StrictJudge:  # noqa: ARG002 - the seam's shape
+            return BrokenJudge(self, checks)
+
+    class BrokenJudge(StrictJudge):
+        def verify_quote(self, peer: PeerEvidence) -> None:
+            raise ZeroDivisionError(peer)
 
     done = pair(source_mode=BrokenMode())
     done.source.start()

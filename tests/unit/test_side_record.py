@@ -162,6 +162,16 @@ def test_trace_lines_carry_the_time_since_the_start(record, clock):
     assert outcome.trace == ["+1.500 s  something", "+1.500 s  ReportStatus Success"]
 
 
+def test_the_parts_of_a_check_are_lines_of_the_trace(record):
+    record.check(Check(CheckName.POLICY, CheckStatus.FAILED, "not met", ("met: one", "not met: two")))
+    outcome = record.reported(MigrationResult.PolicyUnsatisfiedError, None, None)
+    assert [line.partition("s  ")[2] for line in outcome.trace[:3]] == [
+        "check policy failed: not met",
+        "  met: one",
+        "  not met: two",
+    ]
+
+
 def test_a_guest_that_talks_without_end_fills_no_memory(record):
     for number in range(5000):
         record.check(Check(CheckName.VERSIONS, CheckStatus.PASSED, f"{number} " + "x" * 2000))

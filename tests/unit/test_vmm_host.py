@@ -5,6 +5,7 @@ import asyncio
 import errno
 import json
 import os
+import resource
 import signal
 import socket
 import subprocess
@@ -34,7 +35,7 @@ from vmm_stub.vmm.host import Host
 from vmm_stub.vmm.memory_file import MemoryFile
 from vmm_stub.vmm.unix_socket import bind_private
 
-SERVE = (sys.executable, "-m", "vmm_stub", "serve", "--config-json")
+SERVE = (sys.executable, "-m", "vmm_stub", "serve", "--config-env", "CONFIG")
 SIZE = 1 << 20
 VP_INFO = Registers(rax=TdCallLeaf.VP_INFO)
 WAIT = Registers(
@@ -233,7 +234,7 @@ def test_an_impossible_folder_ends_with_1_and_an_id(tmp_path, key):
     else:
         wrong["migtds"][0]["channel"] = str(tmp_path / "file")
     # A process of its own: what serves sets up logging for good.
-    ended = subprocess.run([*SERVE, json.dumps(wrong)], check=False, capture_output=True)
+    ended = subprocess.run(SERVE, env={**os.environ, "CONFIG": json.dumps(wrong)}, check=False, capture_output=True)
     assert ended.returncode == 1
     assert f"VMM-{key.upper()}-ADDRESS".encode() in ended.stderr
     assert b"Traceback" not in ended.stderr
@@ -265,10 +266,27 @@ def test_a_memory_file_is_what_was_written_and_zero_elsewhere(tmp_path):
         MemoryFile(tmp_path / "m", 1)
 
 
+@pytest.mark.parametrize("limit", [4096, 4100], ids=["no-byte", "some-bytes"])
+def test_a_memory_file_that_takes_less_than_was_written_says_so(tmp_path, limit):
+    memory = MemoryFile(tmp_path / "m", 8192)
+    failures: list[OSError] = []
+    memory.on_failure = failures.append
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, hard))
+    try:
+        memory[4096:4112] = bytes(16)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    memory.close()
+    assert [type(each) for each in failures] == [OSError]
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 async def test_a_signal_ends_a_host_cleanly_though_nobody_takes_its_log(tmp_path, number):
     with Path("/dev/full").open("wb") as full:  # noqa: ASYNC230 - a device, for the child
-        process = await asyncio.create_subprocess_exec(*SERVE, json.dumps(config(tmp_path)), stderr=full)
+        process = await asyncio.create_subprocess_exec(
+            *SERVE, env={**os.environ, "CONFIG": json.dumps(config(tmp_path))}, stderr=full
+        )
     bridge = await asyncio.to_thread(
         subprocess.run,
         [sys.executable, "-m", "vmm_stub", "control-stdio", "--control", str(tmp_path / "control.sock"), "--wait=30"],

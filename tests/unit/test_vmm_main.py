@@ -41,16 +41,24 @@ def config(tmp_path):
         ('{"name": "h", "migtds": [{"name": "UPPER", "channel": "c"}], "control": "c"}', "migtds.0.name"),
     ],
 )
-def test_a_bad_configuration_names_its_keys_and_ends_with_2(text, named, capsys):
-    assert main(["serve", "--config-json", text]) == 2
+def test_a_bad_configuration_names_its_keys_and_ends_with_2(text, named, capsys, monkeypatch):
+    monkeypatch.setenv("CONFIG", text)
+    assert main(["serve", "--config-env", "CONFIG"]) == 2
     said = capsys.readouterr().err
     assert said.startswith("VMM-CONFIG-INVALID: ")
     assert named in said
 
 
-def test_a_configuration_that_is_not_there_ends_with_2(tmp_path, capsys):
-    assert main(["serve", "--config", str(tmp_path / "none")]) == 2
+@pytest.mark.parametrize("flag", ["--config", "--config-env"])
+def test_a_configuration_that_is_not_there_ends_with_2(flag, tmp_path, capsys):
+    assert main(["serve", flag, str(tmp_path / "none")]) == 2
     assert "VMM-CONFIG-INVALID" in capsys.readouterr().err
+
+
+def test_a_configuration_in_the_environment_is_not_left_there(monkeypatch):
+    monkeypatch.setenv("CONFIG", "{")
+    assert main(["serve", "--config-env", "CONFIG"]) == 2
+    assert "CONFIG" not in os.environ
 
 
 def test_a_control_socket_that_nobody_serves_ends_with_1(tmp_path):
@@ -61,17 +69,20 @@ def test_a_control_socket_that_nobody_serves_ends_with_1(tmp_path):
 
 def test_an_address_that_cannot_be_used_ends_with_1(tmp_path):
     unusable = {**config(tmp_path), "control": str(tmp_path / ("x" * 120))}
-    ended = run("serve", "--config-json", json.dumps(unusable))
+    file = tmp_path / "config.json"
+    file.write_text(json.dumps(unusable))
+    ended = run("serve", "--config", str(file))
     assert ended.returncode == 1
     assert b"VMM-CONTROL-ADDRESS" in ended.stderr
     assert b"Traceback" not in ended.stderr
     assert not (tmp_path / "channel" / "vmcall.sock").exists()
 
 
-def test_two_migtds_of_one_name_are_refused(tmp_path, capsys):
+def test_two_migtds_of_one_name_are_refused(tmp_path, capsys, monkeypatch):
     twice = config(tmp_path)
     twice["migtds"] *= 2
-    assert main(["serve", "--config-json", json.dumps(twice)]) == 2
+    monkeypatch.setenv("CONFIG", json.dumps(twice))
+    assert main(["serve", "--config-env", "CONFIG"]) == 2
     assert "the same name" in capsys.readouterr().err
 
 

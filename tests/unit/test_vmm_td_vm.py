@@ -19,6 +19,7 @@ from migtd.guest.abi import (
     VmCallLeaf,
 )
 from migtd.guest.channel import Registers
+from migtd.guest.events import NoteEvent, push_event
 from migtd.guest.ghci import HEADER, EnableLogArea, GetTdReport, StartMigration
 from migtd.guest.interfaces import TargetTd
 from vmm_stub.testing import MIGTD, SMALL_MEMORY, ScriptedGuest, migration_request, quiet_vmm, target_td
@@ -268,6 +269,14 @@ async def test_events_of_the_guest_are_recorded_and_malformed_ones_end_the_call(
     assert [(each["request_id"], each["data"]) for each in events(vmm, "note")] == [(7, {"text": "hello"})]
     with pytest.raises(VmmInternalError):
         guest.channel.event(b"{}")
+
+
+async def test_each_line_of_an_event_message_is_an_event_up_to_the_first_that_is_none():
+    vmm = quiet_vmm()
+    guest = ScriptedGuest(vmm)
+    with pytest.raises(VmmInternalError):
+        guest.channel.event(b"\n".join([push_event(NoteEvent(7, "one")), push_event(NoteEvent(8, "two")), b"", b"{}"]))
+    assert [each["request_id"] for each in events(vmm, "note")] == [7, 8]
 
 
 async def test_an_interrupt_before_anybody_listens_is_delivered_later():

@@ -6,7 +6,7 @@ from __future__ import annotations
 import enum
 import re
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any, Final
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, GetCoreSchemaHandler, GetJsonSchemaHandler
@@ -17,8 +17,12 @@ _CPUSVN: Final = bytes.fromhex("0606131503ff00030000000000000000")
 _TEE_TCB_SVN: Final = bytes.fromhex("07010300000000000000000000000000")
 _QE_ISVSVN: Final = 6
 _STATUS_AT: Final = 3
-"""CPUSVN byte that is lower the worse the status is, and the two behind the used ones that hold the date."""
+"""CPUSVN byte that is lower the worse the status is."""
 _DATE_AT: Final = 8
+_WEEKS_FROM: Final = datetime(2016, 1, 1, tzinfo=UTC)
+"""From the CPUSVN byte of _DATE_AT on stand the weeks up to the TCB date, the next byte counting once one is full: SVNs
+are compared byte by byte, and an older date shall be lower, or equal, in each of them."""
+_FULL: Final = 0xFF
 _EPOCH: Final = datetime(2000, 1, 1, tzinfo=UTC)
 _MAX_DAYS: Final = 0xFFFF
 _DATE: Final = datetime(2025, 5, 14, tzinfo=UTC)
@@ -87,8 +91,8 @@ class PlatformSettings(BaseModel):
     """One machine, as the lab's PKI sees it.
 
     The collateral gets one TCB level for each machine, at its very SVNs, with its status and date. SVNs that are left
-    out are chosen so that a machine with a worse status or an older date has lower ones; machines with the same SVNs
-    must agree on status, date and advisories.
+    out are chosen so that a machine with a worse status or a date that is a week older has lower ones, none of them
+    higher; machines with the same SVNs must agree on status, date and advisories.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -124,7 +128,10 @@ class PlatformSettings(BaseModel):
             return self.cpusvn
         svn = bytearray(_CPUSVN)
         svn[_STATUS_AT] -= list(TcbStatus).index(self.tcb_status)
-        svn[_DATE_AT : _DATE_AT + 2] = (self.tcb_date - _EPOCH).days.to_bytes(2, "big")
+        weeks = max(self.tcb_date - _WEEKS_FROM, timedelta()) // timedelta(weeks=1)
+        for at in range(_DATE_AT, len(svn)):
+            svn[at] = min(weeks, _FULL)
+            weeks -= svn[at]
         return bytes(svn)
 
     @property

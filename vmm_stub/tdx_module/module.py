@@ -38,11 +38,15 @@ class TdxModule:
     """The TDX module of one emulated host.
 
     `versions` is the range of migration versions that it exports and imports. As on hardware it is one for all target
-    TDs of the host: TDG.SYS.RD has no target.
+    TDs of the host: TDG.SYS.RD has no target. `fixed_report`, 1024 bytes, is what every TDG.MR.REPORT answers where
+    quotes come from elsewhere (policy.md 6.4): its REPORTDATA is not the one asked for, and no MAC of ours is on it.
     """
 
-    def __init__(self, platform: Platform, versions: VersionRange, random: RandomSource) -> None:
+    def __init__(
+        self, platform: Platform, versions: VersionRange, random: RandomSource, *, fixed_report: bytes | None = None
+    ) -> None:
         self.platform = platform
+        self.fixed_report = fixed_report
         self.versions = versions
         self._random = random
         self._instances = itertools.count(1)

@@ -8,15 +8,17 @@ which is there before the connection is accepted.
 from __future__ import annotations
 
 import asyncio
+import os
 import socket
 from pathlib import Path
 from typing import Final
 
 import structlog
 
-from migtd.guest.channel import SHARED_MEMORY_NAME, SOCKET_NAME
+from migtd.guest.channel import POLICY_NAME, ROOT_CA_NAME, SHARED_MEMORY_NAME, SOCKET_NAME
 from vmm_stub import failures
 from vmm_stub.vmm.channel_connection import TdConnection
+from vmm_stub.vmm.control.models import ConfigurationVolume
 from vmm_stub.vmm.errors import AddressInvalid, MigTdLost
 from vmm_stub.vmm.managed_migtd import ManagedMigTd
 from vmm_stub.vmm.memory_file import MemoryFile
@@ -30,8 +32,9 @@ _log: Final = structlog.get_logger()
 class ChannelServer:
     """Serves the channel of one MigTD in the folder that its configuration names, from `start` to `stop`."""
 
-    def __init__(self, migtd: ManagedMigTd) -> None:
+    def __init__(self, migtd: ManagedMigTd, configuration: ConfigurationVolume | None = None) -> None:
         self._migtd = migtd
+        self._configuration = configuration
         self._directory = Path(migtd.config.channel)
         self._listening: socket.socket | None = None
         self._memory: MemoryFile | None = None
@@ -39,7 +42,9 @@ class ChannelServer:
         self._made: list[Path] = []
 
     def start(self) -> None:
-        """Make the folder, the shared memory and the socket (mode 0600). Needs a running event loop.
+        """Make the folder, the shared memory, the configuration volume's files and the socket (each mode 0600).
+
+        Needs a running event loop.
 
         A socket left over from another run is removed. Raises AddressInvalid (VMM-CHANNEL-ADDRESS).
         """
@@ -47,6 +52,7 @@ class ChannelServer:
         try:
             self._directory.mkdir(parents=True, exist_ok=True)
             self._memory = self._make_memory()
+            self._write_configuration()
             listening = bind_private(path, socket.SOCK_SEQPACKET)
             self._made.append(path)
             listening.listen(_BACKLOG)
@@ -78,6 +84,17 @@ class ChannelServer:
         if path not in self._made:
             self._made.append(path)
         return memory
+
+    def _write_configuration(self) -> None:
+        volume = self._configuration
+        files = {} if volume is None else {POLICY_NAME: volume.policy, ROOT_CA_NAME: volume.root_ca}
+        for name, content in files.items():
+            path = self._directory / name
+            # What another run left there, or the guest put there, is not written through.
+            path.unlink(missing_ok=True)
+            with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600), "wb") as file:
+                file.write(content)
+            self._made.append(path)
 
     def _remove(self, path: Path) -> None:
         try:

@@ -40,5 +40,7 @@ class MigTdLost(VmmError):
 
 
 def error_model(failure: LabFailure) -> ErrorModel:
-    """A failure as people read it: id, sentence with detail, advice."""
-    return ErrorModel(id=failure.kind.id, message=str(failure), advice=failure.kind.advice)
+    """A failure as people read it: id, sentence with detail, advice, and what a sentence cannot hold."""
+    return ErrorModel(
+        id=failure.kind.id, message=str(failure), advice=failure.kind.advice, explain=list(failure.explain)
+    )

@@ -19,12 +19,13 @@ from migtd.guest.events import CheckEvent, FailedEvent, GuestEvent, NoteEvent, P
 from migtd.guest.ghci import LOG_AREA_REQUEST_BIT, NO_REQUEST, REPORT_REQUEST_BIT, Operation, Request
 from migtd.migration.logging import LogEntry, LogLevel
 from vmm_stub import failures
+from vmm_stub.quoting.interface import Quoting
 from vmm_stub.tdx_module.calls import TdCalls
 from vmm_stub.tdx_module.module import TdxModule
 from vmm_stub.tdx_module.service_td import ServiceTdParams
 from vmm_stub.vmm.control.models import MigTdConfig, MigTdModel, MigTdState
 from vmm_stub.vmm.errors import Conflict, MigTdLost, NotKnown, error_model
-from vmm_stub.vmm.guest_text import guest_text
+from vmm_stub.vmm.guest_text import guest_lines, guest_text
 from vmm_stub.vmm.history import HistoryKind, MigTdHistory
 from vmm_stub.vmm.log_area import LogAreaReader
 from vmm_stub.vmm.memory_file import HostMemory
@@ -59,6 +60,7 @@ class ManagedMigTd:
         history: MigTdHistory,
         on_log: Callable[[str, int, LogEntry], None],
         on_changed: Callable[[], None],
+        quoting: Callable[[], Quoting | None] = lambda: None,
     ) -> None:
         self.config = config
         self.history = history
@@ -66,6 +68,7 @@ class ManagedMigTd:
         self._tdcalls = TdCalls(tdx_module)
         self._on_log = on_log
         self._on_changed = on_changed
+        self._quoting = quoting
         self._state = MigTdState.ABSENT
         self._failure: LabFailure | None = None
         self._td: TdVm | None = None
@@ -111,6 +114,7 @@ class ManagedMigTd:
             owner=self,
             history=self.history,
             log_areas=LogAreaReader(self.config.vcpus, self._note_log),
+            quoting=self._quoting,
         )
         self._change(MigTdState.STARTING)
         return self._td
@@ -198,10 +202,15 @@ class ManagedMigTd:
             case PhaseEvent(_, phase):
                 self.history.record(HistoryKind.PHASE, {"phase": phase.value}, request_id)
             case CheckEvent(_, check):
-                data = {"name": check.name.value, "status": check.status.value, "detail": check.detail}
+                data: dict[str, object] = {
+                    "name": check.name.value,
+                    "status": check.status.value,
+                    "detail": check.detail,
+                    **_explanation(check.explain),
+                }
                 self.history.record(HistoryKind.CHECK, data, request_id)
-            case FailedEvent(_, identity, message, advice):
-                data = {"id": identity, "text": message, "advice": advice}
+            case FailedEvent(_, identity, message, advice, explain):
+                data = {"id": identity, "text": message, "advice": advice, **_explanation(explain)}
                 self.history.record(HistoryKind.NOTE, data, request_id)
             case NoteEvent(_, text):
                 self.history.record(HistoryKind.NOTE, {"text": text}, request_id)
@@ -236,10 +245,22 @@ class ManagedMigTd:
 def _printable(event: GuestEvent) -> GuestEvent:
     match event:
         case CheckEvent(_, check):
-            return replace(event, check=replace(check, detail=guest_text(check.detail)))
-        case FailedEvent(_, identity, message, advice):
-            return replace(event, id=guest_text(identity), message=guest_text(message), advice=guest_text(advice))
+            detail, explain = guest_text(check.detail), guest_lines(check.explain)
+            unchanged = detail == check.detail and explain == check.explain
+            return event if unchanged else replace(event, check=replace(check, detail=detail, explain=explain))
+        case FailedEvent(_, identity, message, advice, explain):
+            return replace(
+                event,
+                id=guest_text(identity),
+                message=guest_text(message),
+                advice=guest_text(advice),
+                explain=guest_lines(explain),
+            )
         case NoteEvent(_, text):
             return replace(event, text=guest_text(text))
         case PhaseEvent():
             return event
+
+
+def _explanation(lines: tuple[str, ...]) -> dict[str, object]:
+    return {"explain": list(lines)} if lines else {}

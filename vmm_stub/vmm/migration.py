@@ -103,7 +103,14 @@ class HostMigration:
 
     async def start(self) -> None:
         """Let a destination listen, then go on in the background. Failures of the wire are the MigTD's to report."""
-        self._note_state({"role": self.request.role.value, "peer": self.request.peer})
+        self._note_state(
+            {
+                "role": self.request.role.value,
+                "peer": self.request.peer,
+                "binding_handle": hex(self.request.binding_handle),
+                "uuid": [hex(word) for word in self.request.uuid],
+            }
+        )
         if self.request.role is Role.DESTINATION:
             try:
                 self._listener = await listen(self._settings.wire_address, self.request.listen_port)
@@ -185,8 +192,9 @@ class HostMigration:
                 self._record.phase(phase)
             case CheckEvent(_, check):
                 self._record.check(check)
-            case FailedEvent(_, identity, message, advice):
-                self._record.guest_failed(ErrorModel(id=identity, message=message, advice=advice))
+            case FailedEvent(_, identity, message, advice, explain):
+                error = ErrorModel(id=identity, message=message, advice=advice, explain=list(explain))
+                self._record.guest_failed(error)
             case NoteEvent(_, text):
                 self._record.trace(text)
 

@@ -76,6 +76,8 @@ class SideRecord:
             self._checks.append(CheckModel(name=check.name, status=check.status, detail=detail))
         detail = f": {check.detail}" if check.detail else ""
         self.trace(f"check {check.name.value} {check.status.value}{detail}")
+        for line in check.explain:
+            self.trace(f"  {line}")
 
     def guest_failed(self, error: ErrorModel) -> None:
         """The guest says why the request will fail. The first reason is kept."""

@@ -8,32 +8,30 @@ operand is answered in R10, as GHCI says.
 
 from __future__ import annotations
 
-import struct
 from collections.abc import Callable
 from typing import Final, Protocol, TypeAlias
 
-from migtd.errors import InvalidParameter, MigrationResult
+from migtd.errors import InvalidParameter, LabFailure, MigrationResult
 from migtd.guest.abi import MIGTD_API_VERSION, MigTdLeaf, TdCallLeaf, VmCallLeaf
 from migtd.guest.channel import Registers
 from migtd.guest.events import GuestEvent, pull_event
 from migtd.guest.ghci import TDINFO_SIZE, Operation, Request, pull_log_area_answer, pull_report_status
 from vmm_stub import failures
+from vmm_stub.quoting.interface import Quoting
 from vmm_stub.tdx_module.report import TDREPORT_SIZE
 from vmm_stub.vmm.call_record import describe_call
 from vmm_stub.vmm.delivery import Delivery
-from vmm_stub.vmm.guest_buffer import CallRefused, GuestBuffer, GuestMemory, check_vector, claim_buffer
+from vmm_stub.vmm.guest_buffer import CallRefused, GuestBuffer, GuestMemory, claim_buffer
 from vmm_stub.vmm.history import HistoryKind, MigTdHistory
 from vmm_stub.vmm.log_area import LogAreaReader
 from vmm_stub.vmm.memory_file import HostMemory
+from vmm_stub.vmm.quote_calls import QuoteCalls
 from vmm_stub.vmm.requests import RequestQueue
 
 TdCallHandler: TypeAlias = Callable[[Registers, bytes], tuple[Registers, bytes]]
 """The TDX module's TDCALLs, for one service TD."""
 
 _START_MIGRATION_SIZE: Final = 56
-_QUOTE_HEADER: Final = struct.Struct("<QQII")
-"""version u64, status u64, in_len u32, out_len u32 (ghci-ratls.md 8)."""
-_QUOTE_ERROR: Final = 0x8000000000000000
 _FATAL_MESSAGE: Final = 1 << 63
 _MAX_FATAL_TEXT: Final = 4096
 _LEAF_BITS: Final = 0xFFFF
@@ -61,7 +59,8 @@ class TdOwner(Protocol):
 class TdVm:
     """One TD: its shared memory, its requests, the transports of its migrations, its log areas.
 
-    `interrupt(vector)` delivers an interrupt and must return at once.
+    `interrupt(vector)` delivers an interrupt and must return at once. `quoting` gives the host's quoting service of the
+    moment, if there is one.
     """
 
     def __init__(
@@ -73,6 +72,7 @@ class TdVm:
         owner: TdOwner,
         history: MigTdHistory,
         log_areas: LogAreaReader,
+        quoting: Callable[[], Quoting | None] = lambda: None,
     ) -> None:
         self._memory = GuestMemory(memory)
         self._tdcall = tdcall
@@ -81,7 +81,7 @@ class TdVm:
         self._history = history
         self._log_areas = log_areas
         self._deliveries: dict[int, Delivery] = {}
-        self._quote_vector = 0
+        self._quotes = QuoteCalls(self._memory, quoting, self._interrupt, self._note_refused_quote)
         self._ended = False
         self.requests = RequestQueue(owner.td_accepted)
         self._vmcalls: dict[int, Callable[[Registers], None]] = {
@@ -109,8 +109,9 @@ class TdVm:
         return after, answer
 
     def handle_event(self, data: bytes) -> None:
-        """One EVENT of the guest. Raises VmmInternalError (MIGTD-CHANNEL-MALFORMED) if it is none."""
-        self._owner.td_event(pull_event(data))
+        """One EVENT message of the guest. Raises VmmInternalError (MIGTD-CHANNEL-MALFORMED) at a line that is none."""
+        for line in data.split(b"\n"):
+            self._owner.td_event(pull_event(line))
 
     def open_transport(self, request_id: int, delivery: Delivery) -> None:
         """From now on, Send and Receive of this request go there."""
@@ -127,6 +128,7 @@ class TdVm:
         if not self._ended:
             self._ended = True
             self._log_areas.poll(self._memory)
+            self._quotes.end()
             self.requests.forget()
             for request_id in list(self._deliveries):
                 self.close_transport(request_id)
@@ -206,18 +208,13 @@ class TdVm:
             raise CallRefused from None
 
     def _get_quote(self, registers: Registers) -> None:
-        """This host has no quoting service: every quote ends in GHCI's error status."""
-        if registers.r13 < _QUOTE_HEADER.size:
-            raise CallRefused
-        offset = self._memory.offset(registers.r12, registers.r13)
-        version, _, in_len, _ = _QUOTE_HEADER.unpack(self._memory.read(offset, _QUOTE_HEADER.size))
-        self._memory.write(offset, _QUOTE_HEADER.pack(version, _QUOTE_ERROR, in_len, 0))
-        if self._quote_vector:
-            self._interrupt(self._quote_vector)
+        self._quotes.get_quote(registers.r12, registers.r13)
 
     def _setup_event_notify_interrupt(self, registers: Registers) -> None:
-        check_vector(registers.r12)
-        self._quote_vector = registers.r12
+        self._quotes.setup(registers.r12)
+
+    def _note_refused_quote(self, error: LabFailure) -> None:
+        self._history.record(HistoryKind.NOTE, {"id": error.kind.id, "text": str(error)})
 
     def _report_fatal_error(self, registers: Registers) -> None:
         message = b""

@@ -17,6 +17,7 @@ from migtd.guest.ghci import NO_REQUEST
 from migtd.guest.interfaces import TargetTd
 from migtd.migration.logging import LogEntry
 from vmm_stub import failures
+from vmm_stub.quoting.interface import Quoting
 from vmm_stub.tdx_module.errors import TargetTdExists, TargetTdUnknown
 from vmm_stub.tdx_module.module import TdxModule
 from vmm_stub.tdx_module.tdcs import TdcsState
@@ -51,10 +52,13 @@ class Vmm:
         tdx_module: TdxModule,
         settings: MigrationSettings,
         history: History,
+        quoting: Quoting | None = None,
     ) -> None:
         self.name = name
         self.tdx_module = tdx_module
         self.history = history
+        self.quoting = quoting
+        """The quoting service of all its TDs; without one, every GetQuote ends in the error status."""
         self.logs = Tail(max_bytes=LOG_BYTES, max_lines=LOG_LINES)
         """Entries of all log areas, one JSON object a line."""
         self._settings = settings
@@ -66,6 +70,7 @@ class Vmm:
                 history=MigTdHistory(history, config.name),
                 on_log=self._keep_log,
                 on_changed=self._changed.set,
+                quoting=lambda: self.quoting,
             )
             for config in migtds
         }

@@ -9,7 +9,7 @@ from typing import Final
 from asn1crypto import core
 
 from migtd.attestation.quote import failures
-from migtd.attestation.quote.der import pull_extension_value, pull_signed
+from migtd.attestation.quote.der import Element, pull_elements, pull_extension_value, pull_signed
 from migtd.attestation.quote.errors import QuoteError
 from migtd.attestation.quote.pem import CERTIFICATE, pull_pem
 
@@ -18,11 +18,25 @@ COMPONENTS: Final = 16
 FMSPC_SIZE: Final = 6
 PCEID_SIZE: Final = 2
 
-_OID_SGX_DER: Final[bytes] = core.ObjectIdentifier(OID_SGX).dump()
-_OID_TCB: Final = f"{OID_SGX}.2"
-_OID_PCESVN: Final = f"{OID_SGX}.2.17"
-_OID_PCEID: Final = f"{OID_SGX}.3"
-_OID_FMSPC: Final = f"{OID_SGX}.4"
+_INTEGER: Final = 0x02
+_OCTET_STRING: Final = 0x04
+_OBJECT_IDENTIFIER: Final = 0x06
+_SEQUENCE: Final = 0x30
+
+
+def _encoded(oid: str) -> bytes:
+    encoded: bytes = core.ObjectIdentifier(oid).dump()
+    return encoded
+
+
+_OID_SGX_DER: Final = _encoded(OID_SGX)
+_TCB: Final = "2"
+_PCESVN: Final = "2.17"
+_PCEID: Final = "3"
+_FMSPC: Final = "4"
+_COMPONENTS: Final = tuple(f"2.{index}" for index in range(1, COMPONENTS + 1))
+_OIDS: Final = {part: _encoded(f"{OID_SGX}.{part}") for part in (_TCB, _PCESVN, _PCEID, _FMSPC, *_COMPONENTS)}
+"""What is read of the extension: its place below OID_SGX -> encoded OID."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,14 +49,6 @@ class PckExtension:
     fmspc: bytes
 
 
-class _Entry(core.Sequence):  # type: ignore[misc] # asn1crypto has no types
-    _fields = [("id", core.ObjectIdentifier), ("value", core.Any)]  # noqa: RUF012 - asn1crypto's own way
-
-
-class _Entries(core.SequenceOf):  # type: ignore[misc]
-    _child_spec = _Entry
-
-
 def pull_extension(tbs_certificate: bytes) -> PckExtension:
     """Read the SGX extension in the signed part of a certificate.
 
@@ -52,15 +58,16 @@ def pull_extension(tbs_certificate: bytes) -> PckExtension:
         value = pull_extension_value(tbs_certificate, _OID_SGX_DER)
         if value is None:
             raise _invalid("there is none")
-        fields = _entries(value)
-        tcb = _entries(_field(fields, _OID_TCB).dump())
+        (extension,) = pull_elements(value)
+        fields = _entries(extension)
+        tcb = _entries(_field(fields, _TCB))
         return PckExtension(
-            tuple(_integer(tcb, f"{_OID_TCB}.{index}", 0xFF) for index in range(1, COMPONENTS + 1)),
-            _integer(tcb, _OID_PCESVN, 0xFFFF),
-            _octets(fields, _OID_PCEID, PCEID_SIZE),
-            _octets(fields, _OID_FMSPC, FMSPC_SIZE),
+            tuple(_integer(tcb, part, 0xFF) for part in _COMPONENTS),
+            _integer(tcb, _PCESVN, 0xFFFF),
+            _octets(fields, _PCEID, PCEID_SIZE),
+            _octets(fields, _FMSPC, FMSPC_SIZE),
         )
-    except (ValueError, TypeError) as error:
+    except ValueError as error:
         raise _invalid(str(error)) from error
 
 
@@ -83,32 +90,41 @@ def quote_fmspc(quote: bytes) -> str:
     return pull_extension(signed).fmspc.hex().upper()
 
 
-def _entries(data: bytes) -> dict[str, core.Asn1Value]:
-    sequence = _Entries.load(data, strict=True)
-    fields = {entry["id"].native: entry["value"].parse() for entry in sequence}
-    if len(fields) != len(sequence):
-        raise _invalid("a field is repeated")
+def _entries(sequence: Element) -> dict[bytes, Element]:
+    """The values of a SEQUENCE of SEQUENCE {OID, value}, by encoded OID."""
+    if sequence.tag != _SEQUENCE:
+        raise _invalid("no sequence of fields")
+    fields: dict[bytes, Element] = {}
+    for entry in pull_elements(sequence.content):
+        oid, *values = pull_elements(entry.content)
+        if entry.tag != _SEQUENCE or oid.tag != _OBJECT_IDENTIFIER or len(values) != 1:
+            raise _invalid("a field is no pair of OID and value")
+        if oid.encoded in fields:
+            raise _invalid("a field is repeated")
+        fields[oid.encoded] = values[0]
     return fields
 
 
-def _field(fields: dict[str, core.Asn1Value], oid: str) -> core.Asn1Value:
-    if oid not in fields:
-        raise _invalid(f"{oid} is missing")
-    return fields[oid]
+def _field(fields: dict[bytes, Element], part: str) -> Element:
+    value = fields.get(_OIDS[part])
+    if value is None:
+        raise _invalid(f"{OID_SGX}.{part} is missing")
+    return value
 
 
-def _integer(fields: dict[str, core.Asn1Value], oid: str, maximum: int) -> int:
-    value = _field(fields, oid)
-    if not isinstance(value, core.Integer) or not 0 <= value.native <= maximum:
-        raise _invalid(f"{oid} is no integer up to {maximum}")
-    return int(value.native)
+def _integer(fields: dict[bytes, Element], part: str, maximum: int) -> int:
+    value = _field(fields, part)
+    number = int.from_bytes(value.content, "big", signed=True)
+    if value.tag != _INTEGER or not value.content or not 0 <= number <= maximum:
+        raise _invalid(f"{OID_SGX}.{part} is no integer up to {maximum}")
+    return number
 
 
-def _octets(fields: dict[str, core.Asn1Value], oid: str, size: int) -> bytes:
-    value = _field(fields, oid)
-    if not isinstance(value, core.OctetString) or len(value.native) != size:
-        raise _invalid(f"{oid} has not {size} octets")
-    return bytes(value.native)
+def _octets(fields: dict[bytes, Element], part: str, size: int) -> bytes:
+    value = _field(fields, part)
+    if value.tag != _OCTET_STRING or len(value.content) != size:
+        raise _invalid(f"{OID_SGX}.{part} has not {size} octets")
+    return value.content
 
 
 def _invalid(detail: str) -> QuoteError:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import enum
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Base64Bytes, BaseModel, ConfigDict, Field, model_validator
 
 from migtd.checks import CheckName, CheckStatus
 from migtd.observer import Phase
@@ -18,6 +18,8 @@ U64 = Annotated[int, Field(ge=0, le=2**64 - 1)]
 U16 = Annotated[int, Field(ge=0, le=2**16 - 1)]
 Name = Annotated[str, Field(pattern=r"^[a-z0-9]([a-z0-9-]{0,30}[a-z0-9])?$")]
 Seconds = Annotated[float, Field(gt=0, le=86400)]
+FilePath = Annotated[str, Field(pattern=r"^[^\x00]*$")]
+"""A path as the system takes one."""
 
 
 class Model(BaseModel):
@@ -58,10 +60,35 @@ class MigTdConfig(Model):
     """One MigTD of a host: where its channel lives and what its TD looks like."""
 
     name: Name
-    channel: str = Field(description="folder for the channel's socket and shared memory")
+    channel: FilePath = Field(description="folder for the channel's socket and shared memory")
     vcpus: Annotated[int, Field(ge=1, le=64)] = 1
     shared_memory: Annotated[int, Field(ge=1 << 20, le=1 << 30)] = 64 << 20
     """Bytes of shared memory of the TD; pages are only used once touched."""
+
+
+class LabQuotingConfig(Model):
+    """A quoting service that makes fresh quotes, with the platform that they are of."""
+
+    kind: Literal["lab"] = "lab"
+    material: str = Field(repr=False, description="JSON of the platform's quoting material; it holds private keys")
+    quote: Literal["v4", "v5", "v5-tdx-1.5"] = "v4"
+    fail_first: Annotated[int, Field(ge=0, le=1000)] = 0
+    """So many GetQuote calls of the host's MigTDs end in the error status, which they take as busy."""
+
+
+class CapturedQuotingConfig(Model):
+    """A quoting service with one quote from elsewhere, and a TDX module whose reports are derived from that quote."""
+
+    kind: Literal["captured"] = "captured"
+    quote: Base64Bytes
+    collateral: Base64Bytes = Field(description="packed set (policy.md 4.6)")
+
+
+class ConfigurationVolume(Model):
+    """Files of the configuration volume that the host gives its MigTDs (policy.md 0.3)."""
+
+    policy: Base64Bytes
+    root_ca: Base64Bytes = Field(description="DER")
 
 
 class HostConfig(Model):
@@ -69,7 +96,7 @@ class HostConfig(Model):
 
     name: Name
     migtds: list[MigTdConfig] = Field(min_length=1)
-    control: str = Field(description="path of the control API's unix socket")
+    control: FilePath = Field(description="path of the control API's unix socket")
     control_tcp: str | None = Field(default=None, description="host:port on loopback, when asked for")
     wire_address: str = Field(default="127.0.0.1", description="address that destinations listen on")
     wire_name: str = Field(default="127.0.0.1", description="name under which the other host reaches wire_address")
@@ -78,7 +105,20 @@ class HostConfig(Model):
     deadlines: DeadlinesModel = DeadlinesModel()
     log_level: Annotated[int, Field(ge=1, le=5)] = 3
     """Level asked for by EnableLogArea; a MigTD never goes above info unless started for debugging."""
-    history: str | None = Field(default=None, description="file that gets the history as JSON lines, besides the API")
+    quoting: Annotated[LabQuotingConfig | CapturedQuotingConfig, Field(discriminator="kind")] | None = None
+    """None: there is no quoting service, every GetQuote ends in the error status."""
+    pcs: str | None = Field(default=None, description="host:port on which the lab's collateral is served over HTTP")
+    configuration: ConfigurationVolume | None = None
+    """What every MigTD of the host finds beside its channel; None: nothing."""
+    history: FilePath | None = Field(
+        default=None, description="file that gets the history as JSON lines, besides the API"
+    )
+
+    @model_validator(mode="after")
+    def _pcs_has_what_it_serves(self) -> HostConfig:
+        if self.pcs is not None and not isinstance(self.quoting, LabQuotingConfig):
+            raise ValueError("`pcs` serves the collateral of a quoting service of kind `lab`, and there is none")
+        return self
 
     @model_validator(mode="after")
     def _names_and_channels_unique(self) -> HostConfig:
@@ -155,11 +195,12 @@ class CheckModel(Model):
 
 
 class ErrorModel(Model):
-    """A failure as people read it: stable id, sentence with detail, advice."""
+    """A failure as people read it: stable id, sentence with detail, advice, and what a sentence cannot hold."""
 
     id: str
     message: str
     advice: str
+    explain: list[str] = []
 
 
 class Fingerprints(Model):
