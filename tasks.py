@@ -11,7 +11,7 @@ from invoke.context import Context
 
 from lab import options as asked
 from lab.errors import ExitStatus
-from lab.task import at_most_one, seconds, task, whole_number
+from lab.task import at_most_one, exactly_one, seconds, task, whole_number
 
 LAB = {"name": "lab's name; default: lab- and 6 hex digits of this checkout's path", "engine": "docker or process"}
 LAB_FILE = "lab.yaml"
@@ -26,10 +26,15 @@ DATA = {"json": "data on standard output, as JSON; talk stays on standard error"
         "json": "one outcome document per migration on standard output, a line each",
         "migrations": "run each migration this many times; 0 only starts the lab",
         "keep": "leave the lab running afterwards (default), or take it down",
-        "attestation": "accept-all; other modes come later",
+        "attestation": "lab (default), captured, accept-all",
         "session": "ra-tls; spdm comes later",
         "transport": "vmcall-raw; vmcall-vsock comes later",
         "deadline": "seconds that a side waits for its peer",
+        "policy-file": "migration policy v1 of all MigTDs; default: the one that comes with the lab",
+        "root-ca-file": "root CA that MigTDs trust, DER; default: the lab's own, or the one in the collateral",
+        "quote-file": "captured: the quote that every MigTD shows",
+        "collateral-file": "captured: collateral for it, JSON of a collateral generator or packed",
+        "refuse-expired": "refuse collateral that is not current; by default its age is only told",
         "debug": "let MigTDs log debug and trace messages",
     },
     short={"name": "n", "engine": "e", "lab": "l"},
@@ -48,6 +53,11 @@ def up(
     session: str | None = None,
     transport: str | None = None,
     deadline: float | None = None,
+    policy_file: str | None = None,
+    root_ca_file: str | None = None,
+    quote_file: str | None = None,
+    collateral_file: str | None = None,
+    refuse_expired: bool = False,
     debug: bool = False,
 ) -> ExitStatus:
     """Start the lab, or what differs of it, and run its migrations."""
@@ -66,6 +76,13 @@ def up(
             transport=transport,
             deadline=deadline,
             debug=debug,
+            files={
+                "policy_file": policy_file,
+                "root_ca_file": root_ca_file,
+                "quote_file": quote_file,
+                "collateral_file": collateral_file,
+                "refuse_expired": refuse_expired,
+            },
         )
     )
 
@@ -252,6 +269,8 @@ def check(_context: Context) -> ExitStatus:
         "junit": "also write JUnit XML to this file",
         "k": "only tests whose names match this expression",
         "unit": "leave out the tests that start MigTDs, hosts or containers",
+        "soak": "instead of all others: migrations for 10 minutes on one pair, with history and memory checked",
+        "exhaustive": "instead of all others: every changed byte of evidence, for some minutes",
         "require-engines": "a skipped test is a failure, as in CI",
     },
 )
@@ -261,13 +280,75 @@ def run_tests(
     k: str | None = None,
     junit: str | None = None,
     unit: bool = False,
+    soak: bool = False,
+    exhaustive: bool = False,
     require_engines: bool = False,
 ) -> ExitStatus:
     """Run the tests: all of them, with both engines."""
     from lab import developer
 
-    selection = developer.PytestOptions(junit=_path(junit), select=k, unit=unit, require_engines=require_engines)
+    selection = developer.PytestOptions(
+        junit=_path(junit),
+        select=k,
+        unit=unit,
+        soak=soak,
+        exhaustive=exhaustive,
+        require_engines=require_engines,
+    )
     return developer.run_tests(selection, os.environ)
+
+
+@task(
+    help={**DATA, "file": "case file", "section": "run the rows of this section only; may be given several times"},
+    trailing="file",
+    iterable=["section"],
+)
+def conform(
+    _context: Context, *, file: list[str] | None = None, section: list[str] | None = None, json: bool = False
+) -> ExitStatus:
+    """Run case files: inputs, and the verdicts that they must give."""
+    from lab.conform import command
+
+    files = tuple(Path(each) for each in file or ())
+    return command.conform(asked.ConformOptions(files=files, sections=tuple(section or ()), json=json))
+
+
+@task(
+    help={
+        "folder": "folder for the PKI; made with mode 0700 if it is not there",
+        "seed": "for reproducible labs in tests only: the same PKI each time, its collateral dated 2025-06-01",
+    },
+    trailing="folder",
+    form="DIR",
+)
+def make(_context: Context, *, folder: list[str] | None = None, seed: str | None = None) -> ExitStatus:
+    """Make a PKI that several labs can share: the lab file key `pki` takes DIR. It holds a secret."""
+    from lab import pki_commands
+
+    return pki_commands.make(asked.PkiMakeOptions(folder=_folder(folder), seed=seed))
+
+
+@task(help={**DATA, "folder": "folder that pki.make made"}, trailing="folder", form="DIR")
+def show(_context: Context, *, folder: list[str] | None = None, json: bool = False) -> ExitStatus:
+    """Show the certificates of a PKI that pki.make made; never its secret."""
+    from lab import pki_commands
+
+    return pki_commands.show(asked.PkiShowOptions(folder=_folder(folder), json=json))
+
+
+@task(
+    help={**LAB, "folder": "folder to write; what is there already is never replaced"},
+    short={"name": "n", "engine": "e"},
+    trailing="folder",
+    form="DIR",
+)
+def export(
+    _context: Context, *, folder: list[str] | None = None, name: str | None = None, engine: str | None = None
+) -> ExitStatus:
+    """Write what of a running lab's PKI is public to DIR: root CA, and each host's PCK chain and collateral."""
+    from lab import pki_commands
+
+    return pki_commands.export(asked.PkiExportOptions(folder=_folder(folder), name=name, engine=engine))
 
 
 @task(help={"file": "lab file"}, trailing="file", form="[FILE]")
@@ -287,6 +368,10 @@ def validate(_context: Context, *, file: list[str] | None = None, json: bool = F
     return labfile_commands.validate(options)
 
 
+def _folder(values: list[str] | None) -> Path:
+    return Path(exactly_one(values, "dir"))
+
+
 def _path(value: str | None) -> Path | None:
     return None if value is None else Path(value)
 
@@ -301,9 +386,11 @@ namespace = Collection(
     down,
     images,
     bench,
+    conform,
     clean,
     doctor,
     check,
     run_tests,
     Collection("lab", init, validate),
+    Collection("pki", make, show, export),
 )

@@ -34,7 +34,7 @@ class Choice:
         raise UsageError(failures.VALUE_UNKNOWN, f"{self.option} {value[:40]!r}; known: {served}")
 
 
-ATTESTATION: Final = Choice("attestation", ("accept-all",), ("lab", "captured", "azure-emulated", "azure-cvm"))
+ATTESTATION: Final = Choice("attestation", ("lab", "captured", "accept-all"), ("azure-emulated", "azure-cvm"))
 SESSION: Final = Choice("session", ("ra-tls",), ("spdm",))
 TRANSPORT: Final = Choice("transport", ("vmcall-raw",), ("vmcall-vsock",))
 ENGINE: Final = Choice("engine", ("docker", "process"), ("swarm",))

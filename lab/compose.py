@@ -19,7 +19,7 @@ from typing import Any, Final, TypeAlias
 import yaml
 
 from lab import failures
-from lab.engines.base import HostPlan, LabPlan, MigTdPlan
+from lab.engines.base import HostPlan, LabPlan, MigTdPlan, Service
 from lab.engines.process import migtd_arguments
 from lab.errors import EngineError
 from vmm_stub.vmm.control.models import HostConfig, MigTdConfig
@@ -41,6 +41,10 @@ WIRE: Final = "wire"
 OUTSIDE: Final = "outside"
 """Second network of hosts that meet an external peer."""
 
+CONFIG_VARIABLE: Final = "VMM_STUB_CONFIG"
+"""In a host's environment: its configuration."""
+EVERYWHERE: Final = "0.0.0.0"  # noqa: S104 - inside a container: it has the lab's networks only
+"""Address that hosts listen on."""
 CONTROL_SOCKET: Final = "/run/vmm/control.sock"
 CHANNELS: Final = "/run/migtd"
 USER_ID: Final = 10001
@@ -94,14 +98,15 @@ def migtd_service_name(host: str, migtd: str) -> str:
 def host_config(host: HostPlan) -> HostConfig:
     """The host's configuration with the places that this engine gives it."""
     migtds = [each.model_copy(update={"channel": f"{CHANNELS}/{each.name}"}) for each in host.config.migtds]
-    return host.config.model_copy(
-        update={"migtds": migtds, "control": CONTROL_SOCKET, "wire_address": "0.0.0.0", "wire_name": host.name}  # noqa: S104 - inside a container: it has the lab's networks only
-    )
+    places = {"control": CONTROL_SOCKET, "wire_address": EVERYWHERE, "wire_name": host.name}
+    for each in host.published_by(Service.PCS):
+        places["pcs"] = f"{EVERYWHERE}:{each.port}"
+    return host.config.model_copy(update={"migtds": migtds, **places})
 
 
 def meets_outside(host: HostPlan) -> bool:
     """Whether a host needs the network that leads out of the lab: both ways need one."""
-    return bool(host.published_wire_ports) or host.reaches_outside
+    return bool(host.published) or host.reaches_outside
 
 
 def merged(template: Any, own: Any) -> Any:
@@ -126,18 +131,19 @@ def escaped(value: Any) -> Any:
 def _host(host: HostPlan, template: Document, image: str, labels: dict[str, str]) -> Document:
     own: Document = {
         "image": image,
-        "command": ["serve", "--config-json", host_config(host).model_dump_json()],
+        # Not on the command line, which every process of the machine can read: it may hold the platform's keys.
+        "command": ["serve", "--config-env", CONFIG_VARIABLE],
+        "environment": {CONFIG_VARIABLE: host_config(host).model_dump_json()},
         "mem_limit": _memory(template) + sum(each.shared_memory for each in host.config.migtds),
         "labels": {**labels, ROLE_LABEL: "host", NAME_LABEL: host.name},
         "volumes": [_mount(migtd_service_name(host.name, each.name), each) for each in host.config.migtds],
     }
     if meets_outside(host):
         own["networks"] = [OUTSIDE]
-    if host.published_wire_ports:
-        address = _numeric(host.published_wire_address)
+    if host.published:
         own["ports"] = [
-            {"host_ip": address, "published": str(port), "target": port, "protocol": "tcp"}
-            for port in host.published_wire_ports
+            {"host_ip": _numeric(each.address), "published": str(each.port), "target": each.port, "protocol": "tcp"}
+            for each in host.published
         ]
     return own
 

@@ -83,7 +83,11 @@ CLEAN_LABS_RUNNING = FailureKind(
     "labs of this checkout are running",
     "take them down with `./inv down --all`, or clean all the same with `./inv clean --force`",
 )
-
+CONFORM_FILE = FailureKind(
+    "LAB-CONFORM-FILE",
+    "a case file cannot be read, or is of a format that is not known",
+    "name a JSON file whose `meta.format` is `policy-cases 1`",
+)
 
 # --- lab files, names, choices -------------------------------------------------------------------------------------
 FILE_INVALID = FailureKind(
@@ -93,18 +97,18 @@ FILE_INVALID = FailureKind(
 )
 FILE_MISSING = FailureKind(
     "LAB-FILE-MISSING",
-    "the lab file cannot be read",
-    "`./inv lab.init` writes a commented one; without --lab the default lab is used",
+    "a file that was named cannot be read",
+    "correct the name; `./inv lab.init` writes a commented lab file, `./inv pki.make` makes a PKI",
 )
 FILE_EXISTS = FailureKind(
     "LAB-FILE-EXISTS",
-    "there is a file of that name already and it is left as it is",
-    "give another name, or move the old file away",
+    "there is something of that name already and it is left as it is",
+    "give another name, or move away what is there",
 )
 FILE_UNWRITABLE = FailureKind(
     "LAB-FILE-UNWRITABLE",
     "the file cannot be written",
-    "name a file in a folder that exists and is yours",
+    "name one in a folder that exists and is yours",
 )
 NAME_INVALID = FailureKind(
     "LAB-NAME-INVALID",
@@ -145,8 +149,8 @@ BUSY = FailureKind(
 )
 STATE_UNSAFE = FailureKind(
     "LAB-STATE-UNSAFE",
-    "the folder for the state of labs cannot be used",
-    "it must be yours with mode 0700: remove it, or set XDG_RUNTIME_DIR to a folder of your own",
+    "a folder for what nobody else may write or read cannot be used",
+    "it must be yours with mode 0700: remove it or chmod it; XDG_RUNTIME_DIR says where labs keep their state",
 )
 SOCKET_PATH_TOO_LONG = FailureKind(
     "LAB-SOCKET-PATH-TOO-LONG",
@@ -229,7 +233,7 @@ COMPOSE_MISSING = FailureKind(
 PORT_IN_USE = FailureKind(
     "LAB-PORT-IN-USE",
     "a port that the lab is to publish is in use on this machine",
-    "end what listens there (ss -ltnp shows it), or give `external` another port in the lab file",
+    "end what listens there (ss -ltnp shows it), or give `external` or `pcs` another port in the lab file",
 )
 BASE_TOOL_MISSING = FailureKind(
     "LAB-BASE-TOOL-MISSING",
@@ -261,7 +265,30 @@ STANDALONE_USAGE = FailureKind(
 STANDALONE_LATER = FailureKind(
     "LAB-STANDALONE-LATER",
     "this option belongs to a mode that this version does not have",
-    "leave it out: this version migrates with --attestation accept-all, --session ra-tls and policy version 1",
+    "leave it out: this version migrates with --session ra-tls and policy version 1",
+)
+
+# --- evidence ------------------------------------------------------------------------------------------------------
+EVIDENCE_INCOMPLETE = FailureKind(
+    "LAB-EVIDENCE-INCOMPLETE",
+    "an attestation mode lacks a file that it cannot do without",
+    "captured needs --quote-file and --collateral-file, and --root-ca-file where the collateral is in the packed form",
+)
+EVIDENCE_UNUSED = FailureKind(
+    "LAB-EVIDENCE-UNUSED",
+    "a file or setting was given that the attestation mode never looks at",
+    "leave it out, or choose the mode that it is for; docs/lab-file.md says which",
+)
+EVIDENCE_INVALID = FailureKind(
+    "LAB-EVIDENCE-INVALID",
+    "what a lab shall attest with cannot be used",
+    "correct or replace what is named; `./inv pki.make` makes a PKI, docs/lab-file.md describes platforms",
+)
+
+PKI_ABSENT = FailureKind(
+    "LAB-PKI-ABSENT",
+    "this lab has no PKI",
+    "start it with attestation lab; other modes show quotes from elsewhere, or none",
 )
 
 # --- bench ---------------------------------------------------------------------------------------------------------

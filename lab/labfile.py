@@ -17,6 +17,7 @@ from pydantic import AfterValidator, Field, ValidationError, model_validator
 from lab import choices, failures
 from lab.errors import TaskError, UsageError
 from lab.labfile_lines import Document, Fault, KeyPath, read_document
+from lab.labfile_platform import PlatformEntry, QuotingEntry
 from vmm_stub.vmm.control.models import U64, DeadlinesModel, Model, Name, VersionRangeModel
 
 MAX_HOSTS: Final = 16
@@ -24,6 +25,8 @@ MAX_MIGTDS: Final = 64
 MAX_MIGRATIONS: Final = 256
 MAX_COUNT: Final = 1000
 MAX_U16: Final = 0xFFFF
+FILE_KEYS: Final = ("policy_file", "root_ca_file", "quote_file", "collateral_file", "pki")
+"""Keys whose values are paths."""
 
 
 def _versions(text: str) -> str:
@@ -37,6 +40,7 @@ def _address(text: str) -> str:
 
 
 Versions = Annotated[str, AfterValidator(_versions), Field(description="MIN..MAX, each 0 to 65535")]
+File = Annotated[str, Field(min_length=1, max_length=4096, description="path, from the lab file's folder")]
 Address = Annotated[str, AfterValidator(_address), Field(description="HOST:PORT; an IPv6 host in brackets")]
 
 
@@ -48,10 +52,19 @@ class MigTdEntry(Model):
 
 
 class HostEntry(Model):
-    """One emulated host: its MigTDs by name, and the migration versions that its TDX module offers."""
+    """One emulated host: its MigTDs by name, its platform, and the migration versions that its TDX module offers.
+
+    `quote` is the form of the quotes that its quoting service makes, `quoting` what goes wrong there, `pcs` an address
+    of this machine where its collateral is served. A `policy_file` is for this host's MigTDs alone.
+    """
 
     migtds: dict[Name, MigTdEntry] = Field(min_length=1, max_length=MAX_MIGTDS)
     versions: Versions = "1..1"
+    platform: PlatformEntry = PlatformEntry()
+    quote: Literal["v4", "v5", "v5-tdx-1.5"] = "v4"
+    quoting: QuotingEntry = QuotingEntry()
+    pcs: Address | None = None
+    policy_file: File | None = None
 
 
 class TargetTdEntry(Model):
@@ -109,6 +122,16 @@ class LabFile(Model):
     attestation: str = choices.ATTESTATION.served[0]
     session: str = choices.SESSION.served[0]
     transport: str = choices.TRANSPORT.served[0]
+    policy_file: File | None = None
+    """Policy v1 of every MigTD; None: the policy that comes with the lab."""
+    root_ca_file: File | None = None
+    """`captured` only: the root that captured quotes end in, DER; None: the one in the collateral document."""
+    quote_file: File | None = None
+    collateral_file: File | None = None
+    refuse_expired: bool = False
+    """Refuse collateral that is not current; else its age is only told."""
+    pki: File | None = None
+    """Folder that `./inv pki.make` made; None: a PKI of the lab's own, made at its first start."""
     deadlines: DeadlinesModel = DeadlinesModel()
     hosts: dict[Name, HostEntry] = Field(min_length=1, max_length=MAX_HOSTS)
     target_tds: dict[Name, TargetTdEntry] = Field(default={}, max_length=MAX_MIGRATIONS)
@@ -139,7 +162,7 @@ def load_lab_file(path: Path) -> LabFile:
             raw = stream.read(4 * 1024 * 1024)
     except OSError as error:
         raise UsageError(failures.FILE_MISSING, f"{path}: {error.strerror}") from error
-    return parse_lab_file(raw, str(path))
+    return _anchored(parse_lab_file(raw, str(path)), path.parent)
 
 
 def parse_lab_file(raw: bytes, name: str) -> LabFile:
@@ -155,7 +178,10 @@ def parse_lab_file(raw: bytes, name: str) -> LabFile:
         lab = LabFile.model_validate(document.data, strict=True)
     except ValidationError as error:
         raise _invalid(name, [_fault(document, each) for each in error.errors(include_url=False)]) from error
-    faults = [Fault(document.line(path), path, message) for path, message in _unknown_names(lab)]
+    faults = [
+        Fault(document.line(path), path, message)
+        for path, message in (*_unknown_names(lab), *_contradicting_ports(lab))
+    ]
     later: TaskError | None = None
     for key, choice in _CHOICES.items():
         value = getattr(lab, key)
@@ -170,6 +196,17 @@ def parse_lab_file(raw: bytes, name: str) -> LabFile:
     if faults:
         raise _invalid(name, faults)
     return lab
+
+
+def _anchored(lab: LabFile, folder: Path) -> LabFile:
+    """The lab with its files found from the folder of the lab file, wherever the command was started."""
+
+    def anchored(model: LabFile | HostEntry) -> dict[str, str]:
+        files = {key: getattr(model, key, None) for key in FILE_KEYS}
+        return {key: str(folder / name) for key, name in files.items() if name is not None}
+
+    hosts = {name: entry.model_copy(update=anchored(entry)) for name, entry in lab.hosts.items()}
+    return lab.model_copy(update={**anchored(lab), "hosts": hosts})
 
 
 def parse_versions(text: str) -> VersionRangeModel:
@@ -200,14 +237,9 @@ _CHOICES: Final = {
 
 
 def _unknown_names(lab: LabFile) -> Iterator[tuple[KeyPath, str]]:
-    """Names in `migrations` that stand for nothing, and external addresses that this lab cannot serve."""
-    published: dict[str | None, str] = {}
+    """Names in `migrations` that stand for nothing."""
     for index, migration in enumerate(lab.migrations):
         path: KeyPath = ("migrations", index)
-        if migration.source.external is not None:
-            address = split_address(migration.source.external)[0]
-            if published.setdefault(migration.destination.host, address) != address:
-                yield (*path, "source", "external"), "the ports of one host are published on one address only"
         if migration.target_td is not None and migration.target_td not in lab.target_tds:
             yield (*path, "target_td"), f"there is no target TD {migration.target_td!r}"
         for key, end in (("source", migration.source), ("destination", migration.destination)):
@@ -218,6 +250,26 @@ def _unknown_names(lab: LabFile) -> Iterator[tuple[KeyPath, str]]:
                 yield (*path, key, "host"), f"there is no host {end.host!r}{_meant(end.host, lab.hosts)}"
             elif end.migtd not in host.migtds:
                 yield (*path, key, "migtd"), f"host {end.host!r} has no MigTD {end.migtd!r}"
+
+
+def _contradicting_ports(lab: LabFile) -> Iterator[tuple[KeyPath, str]]:
+    """Addresses of this machine that hosts cannot all be reached at."""
+    taken: dict[int, str] = {}
+    for name, entry in lab.hosts.items():
+        if entry.pcs is not None:
+            port = split_address(entry.pcs)[1]
+            if (owner := taken.setdefault(port, name)) != name:
+                yield ("hosts", name, "pcs"), f"port {port} is where `pcs` of host {owner!r} is"
+    published: dict[str | None, str] = {}
+    for index, migration in enumerate(lab.migrations):
+        if migration.source.external is None:
+            continue
+        path: KeyPath = ("migrations", index, "source", "external")
+        address, port = split_address(migration.source.external)
+        if published.setdefault(migration.destination.host, address) != address:
+            yield path, "the ports of one host are published on one address only"
+        if port in taken:
+            yield path, f"port {port} is where `pcs` of host {taken[port]!r} is"
 
 
 def _fault(document: Document, error: Any) -> Fault:
@@ -246,7 +298,10 @@ def _fault(document: Document, error: Any) -> Fault:
 _KEYS: Final = sorted(
     {
         field.alias or name
-        for model in (LabFile, HostEntry, MigTdEntry, TargetTdEntry, MigrationEntry, Endpoint, DeadlinesModel)
+        for model in (
+            *(LabFile, HostEntry, PlatformEntry, QuotingEntry, MigTdEntry, TargetTdEntry, MigrationEntry, Endpoint),
+            DeadlinesModel,
+        )
         for name, field in model.model_fields.items()
     }
 )

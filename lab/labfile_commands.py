@@ -20,7 +20,7 @@ schema: 1
 
 # name: my-lab                # default: lab- and 6 hex digits of the checkout's path
 # engine: process             # docker or process; default: docker if one answers
-attestation: accept-all       # verifies nothing, and says so
+attestation: lab              # lab, captured, or accept-all, which verifies nothing and says so
 session: ra-tls
 transport: vmcall-raw
 
@@ -34,6 +34,11 @@ hosts:
       source: {vcpus: 1, shared_memory_mib: 64}
   host-b:
     versions: 1..1
+    # What the lab's PKI says of this machine; left out: an up-to-date one.
+    # platform: {tcb_status: OutOfDate, tcb_date: 2023-08-09}
+    # quoting: {fail_first: 5}  # so many GetQuote calls fail before one works
+    # pcs: "127.0.0.1:8081"     # serve the lab's collateral over HTTP at this address of this machine
+    # policy_file: policy.json  # migration policy of its MigTDs; default: the one that comes with the lab
     migtds:
       destination: {vcpus: 1, shared_memory_mib: 64}
 

@@ -7,7 +7,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 
@@ -30,6 +31,8 @@ class UpOptions:
     """Seconds for every peer-facing wait."""
     debug: bool = False
     """MigTDs may log above info."""
+    files: Mapping[str, str | bool | None] = field(default_factory=dict)
+    """The lab file's keys of evidence, as flags gave them."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -117,6 +120,42 @@ class BenchOptions:
     """None: every engine that answers."""
     write: bool = False
     """Put the table into docs/performance.md."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ConformOptions:
+    """`conform`: run case files."""
+
+    files: tuple[Path, ...] = ()
+    sections: tuple[str, ...] = ()
+    """Run the rows of these only; none: all."""
+    json: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PkiMakeOptions:
+    """`pki.make`: make a PKI in a folder."""
+
+    folder: Path
+    seed: str | None = None
+    """None: random. Whoever knows a seed has every key that comes of it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PkiShowOptions:
+    """`pki.show`: print the certificates of a folder's PKI."""
+
+    folder: Path
+    json: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PkiExportOptions:
+    """`pki.export`: write what of a running lab's PKI is public into a new folder."""
+
+    folder: Path
+    name: str | None = None
+    engine: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

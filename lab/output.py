@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final
 
 from lab.outcome import Outcome
 from migtd.checks import CheckStatus
-from vmm_stub.vmm.control.models import SideOutcome
+from vmm_stub.vmm.control.models import ErrorModel, SideOutcome
 
 if TYPE_CHECKING:  # loaded when something is shown
     from rich.console import Console
@@ -72,11 +72,13 @@ def show_results(out: Console, shown: Sequence[Shown]) -> None:
             out.print(full_table(each, out.width))
     else:
         _show_many(out, shown)
-    for (side, error), ids in _errors(shown).items():
+    for side, error, ids in _errors(shown):
         more = f" and {len(ids) - MAX_IDS} more" if len(ids) > MAX_IDS else ""
         which = ", ".join(str(each) for each in ids[:MAX_IDS]) + more
-        out.print(f"{which} {side}: {error[0]}: {error[1]}", style="red", markup=False)
-        out.print(f"  advice: {error[2]}", markup=False)
+        out.print(f"{which} {side}: {error.id}: {error.message}", style="red", markup=False)
+        for line in error.explain:
+            out.print(f"  {line}", markup=False)
+        out.print(f"  advice: {error.advice}", markup=False)
     if any(each.outcome.attestation == "accept-all" for each in shown):
         out.print(banner())
 
@@ -203,13 +205,13 @@ def _show_many(out: Console, shown: Sequence[Shown]) -> None:
         )
 
 
-def _errors(shown: Sequence[Shown]) -> dict[tuple[str, tuple[str, str, str]], list[int]]:
-    """Request ids by side and error (id, message, advice): what fails in the same way is told once."""
-    found: dict[tuple[str, tuple[str, str, str]], list[int]] = {}
+def _errors(shown: Sequence[Shown]) -> list[tuple[str, ErrorModel, list[int]]]:
+    """Side, error and request ids: what fails in the same way is told once."""
+    found: dict[tuple[str, str], tuple[str, ErrorModel, list[int]]] = {}
     for each in shown:
         for side, outcome in (("source", each.outcome.source), ("destination", each.outcome.destination)):
             if outcome is not None and outcome.error is not None:
                 error = outcome.error
-                key = (side, (error.id, error.message, error.advice))
-                found.setdefault(key, []).append(each.outcome.request_id)
-    return found
+                _, _, ids = found.setdefault((side, error.model_dump_json()), (side, error, []))
+                ids.append(each.outcome.request_id)
+    return list(found.values())

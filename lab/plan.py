@@ -8,20 +8,21 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
-from typing import Final
+from typing import Any, Final
 
 from lab import choices, failures
-from lab.engines.base import HostPlan, LabPlan, MigTdPlan
+from lab.engines.base import HostPlan, LabPlan, MigTdPlan, PublishedPort, Service
 from lab.errors import UsageError
+from lab.evidence import LAB, Evidence, read_evidence
 from lab.labfile import Endpoint, HostEntry, LabFile, MigrationEntry, TargetTdEntry, parse_versions, split_address
 from lab.names import require_lab_name, resolve_lab_name
 from migtd.deadlines import Deadlines
 from vmm_stub.vmm.control.models import DeadlinesModel, HostConfig, MigTdConfig
 
 POLICY_VERSION: Final = 1
-"""Of the accept-all build (policy v1)."""
+"""The only one so far."""
 
 MAX_DEADLINE: Final = 86_400.0
 """Seconds."""
@@ -62,11 +63,25 @@ class ResolvedLab:
     name: str
     deadlines: Deadlines
     debug: bool = False
+    evidence: Evidence | None = None
 
     def plan(self) -> LabPlan:
-        """What an engine is asked to run."""
+        """What an engine is asked to run.
+
+        Raises UsageError (LAB-EVIDENCE-INVALID). Before `with_pki`, a lab that needs a PKI can only be compared with
+        others: its hosts would have no quoting service.
+        """
         hosts = tuple(self._host(name, entry) for name, entry in self.lab.hosts.items())
-        return LabPlan(self.name, hosts, _fingerprint(hosts))
+        return LabPlan(self.name, hosts, _fingerprint(hosts, self._facts()))
+
+    @property
+    def lacks_pki(self) -> bool:
+        """Whether it needs a PKI and has none yet."""
+        return self.evidence is not None and self.lab.attestation == LAB and not self.evidence.pki
+
+    def with_pki(self, pki: str) -> ResolvedLab:
+        """The same lab with a PKI."""
+        return self if self.evidence is None else replace(self, evidence=replace(self.evidence, pki=pki))
 
     def jobs(self, count: int | None = None) -> tuple[Job, ...]:
         """Every migration as often as it is to run; `count` overrides the file's counts."""
@@ -99,7 +114,9 @@ class ResolvedLab:
     def to_text(self) -> str:
         """The whole of it as JSON, for `from_text`."""
         facts = {"name": self.name, "deadlines": asdict(self.deadlines), "debug": self.debug}
-        return json.dumps({**facts, "lab": self.lab.model_dump(mode="json", by_alias=True, exclude_none=True)})
+        evidence = None if self.evidence is None else self.evidence.to_facts()
+        lab = self.lab.model_dump(mode="json", by_alias=True, exclude_none=True)
+        return json.dumps({**facts, "evidence": evidence, "lab": lab})
 
     @classmethod
     def from_text(cls, text: bytes) -> ResolvedLab | None:
@@ -107,9 +124,21 @@ class ResolvedLab:
         try:
             facts = json.loads(text)
             lab = LabFile.model_validate(facts["lab"])
-            return cls(lab, require_lab_name(facts["name"]), Deadlines(**facts["deadlines"]), facts["debug"])
+            evidence = None if facts["evidence"] is None else Evidence.from_facts(facts["evidence"])
+            deadlines = Deadlines(**facts["deadlines"])
+            return cls(lab, require_lab_name(facts["name"]), deadlines, facts["debug"], evidence)
         except (ValueError, KeyError, TypeError, UsageError):
             return None
+
+    def _facts(self) -> dict[str, Any]:
+        """What the evidence adds to the fingerprint."""
+        if self.evidence is None:
+            return {}
+        hosts = {
+            name: [each.platform.model_dump(), each.quote, each.quoting.model_dump()]
+            for name, each in self.lab.hosts.items()
+        }
+        return {**self.evidence.fingerprint(), " platforms": hosts}
 
     def _host(self, name: str, entry: HostEntry) -> HostPlan:
         config = HostConfig(
@@ -123,11 +152,23 @@ class ResolvedLab:
             versions=parse_versions(entry.versions),
             deadlines=DeadlinesModel(**asdict(self.deadlines)),
         )
+        if self.evidence is not None and not self.lacks_pki:
+            config.quoting = self.evidence.quoting(self.lab, name)
+            config.configuration = self.evidence.configuration(name)
         migtds = tuple(
-            MigTdPlan(each, name, self.lab.attestation, self.lab.session, self.deadlines, self.debug)
+            MigTdPlan(
+                each,
+                name,
+                self.lab.attestation,
+                self.lab.session,
+                self.deadlines,
+                self.debug,
+                configured=self.evidence is not None,
+                refuse_expired=self.lab.refuse_expired,
+            )
             for each in entry.migtds
         )
-        published = sorted(set(_published(self.lab.migrations, name)))
+        published = {*_external_sources(self.lab.migrations, name), *_collateral_service(entry)}
         reaches = any(
             migration.source.host == name and migration.destination.external for migration in self.lab.migrations
         )
@@ -135,8 +176,7 @@ class ResolvedLab:
             name,
             config,
             migtds,
-            published_wire_ports=tuple(port for _, port in published),
-            published_wire_address=published[0][0] if published else "127.0.0.1",
+            published=tuple(sorted(published)),
             reaches_outside=reaches,
         )
 
@@ -150,16 +190,19 @@ def resolve(
     transport: str | None = None,
     deadline: float | None = None,
     debug: bool = False,
+    files: Mapping[str, Any] | None = None,
 ) -> ResolvedLab:
-    """Settle a lab: flags win over the file, the file over the defaults.
+    """Settle a lab: flags win over the file, the file over the defaults. `files` are the lab file's keys of evidence.
 
-    Raises UsageError (LAB-NAME-INVALID, LAB-VALUE-UNKNOWN, LAB-COMES-LATER, LAB-USAGE-VALUE-INVALID).
+    Raises UsageError (LAB-NAME-INVALID, LAB-VALUE-UNKNOWN, LAB-COMES-LATER, LAB-USAGE-VALUE-INVALID, and as
+    `read_evidence` does).
     """
     settled = lab.model_copy(
         update={
             "attestation": choices.ATTESTATION.require(lab.attestation if attestation is None else attestation),
             "session": choices.SESSION.require(lab.session if session is None else session),
             "transport": choices.TRANSPORT.require(lab.transport if transport is None else transport),
+            **{key: value for key, value in (files or {}).items() if value},
         }
     )
     deadlines = Deadlines(**lab.deadlines.model_dump())
@@ -167,13 +210,18 @@ def resolve(
         if not 0 < deadline <= MAX_DEADLINE:
             raise UsageError(failures.USAGE_VALUE_INVALID, f"--deadline {deadline:g}; more than 0, at most a day")
         deadlines = deadlines.with_all(deadline)
-    return ResolvedLab(settled, resolve_lab_name(name, lab.name), deadlines, debug)
+    return ResolvedLab(settled, resolve_lab_name(name, lab.name), deadlines, debug, read_evidence(settled))
 
 
-def _published(migrations: list[MigrationEntry], host: str) -> Iterator[tuple[str, int]]:
+def _external_sources(migrations: list[MigrationEntry], host: str) -> Iterator[PublishedPort]:
     for migration in migrations:
         if migration.source.external is not None and migration.destination.host == host:
-            yield split_address(migration.source.external)
+            yield PublishedPort(Service.WIRE, *split_address(migration.source.external))
+
+
+def _collateral_service(entry: HostEntry) -> Iterator[PublishedPort]:
+    if entry.pcs is not None:
+        yield PublishedPort(Service.PCS, *split_address(entry.pcs))
 
 
 def _job(migration: MigrationEntry) -> Job:
@@ -198,15 +246,15 @@ def _party(end: Endpoint) -> Party | None:
     return Party(end.host, end.migtd) if end.host is not None and end.migtd is not None else None
 
 
-def _fingerprint(hosts: tuple[HostPlan, ...]) -> str:
-    """Of all that a running lab was started from; what its migrations are is no part of it."""
-    facts = [
+def _fingerprint(hosts: tuple[HostPlan, ...], evidence: dict[str, Any]) -> str:
+    """Of all that a running lab was started from, its PKI aside; what its migrations are is no part of it."""
+    facts: list[dict[str, Any]] = [
         {
-            "config": host.config.model_dump(mode="json"),
+            "config": host.config.model_dump(mode="json", exclude={"quoting", "configuration"}),
             "migtds": [asdict(migtd) for migtd in host.migtds],
-            "published": [host.published_wire_address, *host.published_wire_ports],
+            "published": [asdict(each) for each in host.published],
             "reaches_outside": host.reaches_outside,
         }
         for host in hosts
     ]
-    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
+    return hashlib.sha256(json.dumps([*facts, evidence], sort_keys=True).encode()).hexdigest()[:16]

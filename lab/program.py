@@ -8,8 +8,10 @@ import errno
 import io
 import os
 import select
+import shutil
 import sys
 import tempfile
+import textwrap
 import traceback
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -141,7 +143,8 @@ class LabProgram(Program):
             *(["[--flags]"] if flags else []),
             *([task.form] if isinstance(task, LabTask) and trailing else []),
         ]
-        sys.stdout.write(f"Usage: ./inv {' '.join(form)}\n\n{(task.__doc__ or '').strip()}\n\n")
+        told = textwrap.fill((task.__doc__ or "").strip(), shutil.get_terminal_size().columns)
+        sys.stdout.write(f"Usage: ./inv {' '.join(form)}\n\n{told}\n\n")
         if flags:
             sys.stdout.write("Flags:\n\n")
             self.print_columns(flags)
@@ -179,7 +182,8 @@ def _flag_help(context: ParserContext, flag: str) -> tuple[str, str]:
     """A flag's form and its help text. Invoke knows how to show a value only for its own kinds."""
     form, text = context.help_for(flag)
     argument = context.flags[flag]
-    return f"{form}=NUMBER" if argument.takes_value and "=" not in form else form, text
+    value = "STRING" if argument.kind is list else "NUMBER"
+    return f"{form}={value}" if argument.takes_value and "=" not in form else form, text
 
 
 def _report(failure: LabFailure, arguments: Sequence[str]) -> int:

@@ -15,6 +15,7 @@ from typing import Final
 from lab import engines, failures, output
 from lab.engines.base import Engine, LabStatus, ended_roles
 from lab.errors import EngineError, ExitStatus, TaskError
+from lab.evidence import new_pki
 from lab.hosts import await_ready, connected
 from lab.interrupts import run_interruptible
 from lab.labfile import LabFile, default_lab, load_lab_file
@@ -67,10 +68,12 @@ async def _up(options: UpOptions) -> ExitStatus:
         transport=options.transport,
         deadline=options.deadline,
         debug=options.debug,
+        files=options.files,
     )
     jobs = resolved.jobs(options.migrations)
     with steps("starting the lab") as progress:
         engine = await in_thread(engines.choose, lab.engine if options.engine is None else options.engine, progress.say)
+        resolved = _with_pki(resolved, engine.name)
         try:
             await _start(engine, resolved, progress, keep=options.keep)
             try:
@@ -81,11 +84,19 @@ async def _up(options: UpOptions) -> ExitStatus:
                         await engine.down(resolved.name, progress)
                         forget_lab_file(_root(), resolved.name, engine.name)
         except asyncio.CancelledError:
-            if options.keep:
-                progress.say(f"what was started is still there; `{_commands(resolved.name, 'down')[0]}` removes it")
+            await _tell_rest(engine, resolved.name, progress)
             raise
     next_commands = _commands(resolved.name, "migrate", "events", "down") if options.keep else ("./inv up",)
     return _finish(shown, next_commands, as_json=options.json)
+
+
+def _with_pki(resolved: ResolvedLab, engine: str) -> ResolvedLab:
+    """The lab with the PKI of its last start on this engine, so that what runs already can stay, or with a new one."""
+    if not resolved.lacks_pki:
+        return resolved
+    last = ResolvedLab.from_text(remembered_lab_file(_root(), resolved.name, engine) or b"")
+    pki = last.evidence.pki if last is not None and last.evidence is not None else ""
+    return resolved.with_pki(pki or new_pki(os.urandom, time.time()))
 
 
 async def _migrate(options: MigrateOptions) -> ExitStatus:
@@ -103,20 +114,43 @@ async def _migrate(options: MigrateOptions) -> ExitStatus:
 async def _start(engine: Engine, resolved: ResolvedLab, progress: Steps, *, keep: bool) -> None:
     """Let the engine start what the plan says, under the lab's lock."""
     name = resolved.name
-    with lab_lock(_root(), name):
+    with lab_lock(_root(), name) as lock:
         # First: if this command is killed, the next one knows where to look.
         remember_lab_file(_root(), name, engine.name, resolved.to_text())
         try:
             await engine.up(resolved.plan(), progress)
-        except BaseException:
+        except BaseException as ended:
+            # The engine may still be at what it was asked for last: the next command on this name is to look twice.
+            lock.settled = not _is_cut_off(ended)
             try:
                 if not keep:
                     await down_until_quiet(engine, name, progress)
-                if not any(lab.lab == name for lab in await in_thread(engine.labs)):
+                    lock.settled = True
+                if lock.settled and not any(lab.lab == name for lab in await in_thread(engine.labs)):
                     forget_lab_file(_root(), name, engine.name)
             except TaskError as second:
                 progress.say(f"{name} could not be taken down: {second}")
             raise
+
+
+def _is_cut_off(ended: BaseException) -> bool:
+    """Whether the engine got no chance to finish, or to refuse, what it was asked for."""
+    return not isinstance(ended, TaskError) or ended.kind is failures.ENGINE_LOST
+
+
+async def _tell_rest(engine: Engine, name: str, progress: Steps) -> None:
+    """Say what an interrupted command leaves behind, and how to remove it."""
+    command = _commands(name, "down")[0]
+    try:
+        rest = next((lab for lab in await in_thread(engine.labs) if lab.lab == name), None)
+    except TaskError as failure:
+        progress.say(f"something of {name} may be left ({failure}); `{command}` removes it")
+        return
+    if rest is None:
+        progress.say(f"nothing of {name} is left; `{command}` makes sure of it")
+        return
+    roles = ", ".join(f"{role.path} ({role.state.value})" for role in rest.roles) or "what holds its roles, but none"
+    progress.say(f"left of {name}: {roles}; `{command}` removes it")
 
 
 async def _run_jobs(run: _Run, jobs: Sequence[Job], progress: Steps) -> list[Shown]:

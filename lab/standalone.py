@@ -11,6 +11,7 @@ import asyncio
 import contextlib
 import signal
 import sys
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from typing import Final, TextIO
@@ -20,6 +21,7 @@ import structlog
 from lab import failure_text
 from lab.outcome import Outcome, join
 from lab.output import Shown, console, show_results
+from lab.standalone_evidence import evidence_of
 from lab.standalone_options import POLICY_VERSION, StandaloneOptions, parse
 from migtd.choices import attestation_choice, session_factory
 from migtd.errors import LabFailure, MigrationResult, MigTDError
@@ -70,12 +72,15 @@ def run(arguments: Sequence[str], environment: Mapping[str, str]) -> int:
 
 async def _migrate(options: StandaloneOptions) -> Outcome:
     """Start host and MigTD, run the migration, and give the outcome of this side."""
-    attestation, session = attestation_choice(options.attestation), session_factory(options.session)
+    clock = time.time if options.evidence.refuse_expired else None
+    attestation, session = attestation_choice(options.attestation, clock), session_factory(options.session)
+    evidence = evidence_of(options)
     config = _host_config(options)
+    config.quoting = evidence.quoting
     vmm = make_vmm(config)
     migtd = config.migtds[0].name
     channel = InProcessChannel(vmm.migtd(migtd))
-    guest = emulated_guest(channel, options.configuration)
+    guest = emulated_guest(channel, evidence.configuration)
     serving = asyncio.create_task(
         serve(guest, attestation, session, options.deadlines, ChannelObserver(channel)), name="migtd"
     )

@@ -14,8 +14,9 @@ from typing import Final, NoReturn
 
 from lab import failures
 from lab.errors import UsageError
+from lab.evidence import CAPTURED
+from lab.state import state_roots
 from migtd.deadlines import Deadlines
-from migtd.guest.configuration import FileConfiguration
 from migtd.guest.interfaces import TargetTd, Uuid
 from migtd.migration.data import VersionRange
 from vmm_stub.vmm.control.models import Role
@@ -29,10 +30,24 @@ _ROLES: Final = {
 }
 POLICY_VERSION: Final = 1
 """The only one so far."""
+SHARED: Final = "stand-alone"
+"""Folder of the user's state that two sides on one machine share if they name none."""
 _U64: Final = 1 << 64
 _U16: Final = 1 << 16
-_LATER: Final = ("quote_file", "collateral_file", "azure_binding", "lab_dir")
+_LATER: Final = ("azure_binding",)
 """Flags of contract 3 that mean something only to modes which are not there yet."""
+
+
+@dataclass(frozen=True, slots=True)
+class EvidenceFiles:
+    """What the attestation mode is given: names of files, as the lab file's keys have them, and the shared folder."""
+
+    policy_file: str | None
+    root_ca_file: str | None
+    quote_file: str | None
+    collateral_file: str | None
+    refuse_expired: bool
+    lab_dir: Path
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +63,7 @@ class StandaloneOptions:
     session: str
     versions: VersionRange
     deadlines: Deadlines
-    configuration: FileConfiguration
+    evidence: EvidenceFiles
     log_file: Path | None
     json: bool
 
@@ -87,13 +102,22 @@ def parse(arguments: Sequence[str], environment: Mapping[str, str]) -> Standalon
         session=given.session,
         versions=given.versions,
         deadlines=deadlines if given.deadline is None else deadlines.with_all(given.deadline),
-        configuration=FileConfiguration(
-            _file(given.policy_file, environment, "MIGTD_POLICY_FILE"),
-            _file(given.root_ca_file, environment, "MIGTD_ROOT_CA_FILE"),
-            None,
-        ),
+        evidence=_evidence(given, environment),
         log_file=Path(log_file) if log_file else None,
         json=given.json,
+    )
+
+
+def _evidence(given: argparse.Namespace, environment: Mapping[str, str]) -> EvidenceFiles:
+    # The reference reads this variable in its mock build only, so it may well be set for other runs.
+    quote = environment.get("MOCK_QUOTE_FILE") if given.attestation == CAPTURED else None
+    return EvidenceFiles(
+        policy_file=_file(given.policy_file, environment, "MIGTD_POLICY_FILE"),
+        root_ca_file=_file(given.root_ca_file, environment, "MIGTD_ROOT_CA_FILE"),
+        quote_file=given.quote_file or quote or None,
+        collateral_file=given.collateral_file,
+        refuse_expired=given.refuse_expired,
+        lab_dir=Path(given.lab_dir) if given.lab_dir else state_roots(environment)[0] / SHARED,
     )
 
 
@@ -116,21 +140,22 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--binding", "-b", type=_u64, default=0x1234, metavar="HANDLE", help="binding handle (0x1234)")
     parser.add_argument("--dest-ip", "-d", default="127.0.0.1", metavar="HOST", help="destination's address")
     parser.add_argument("--dest-port", "-t", type=_port, default=8001, metavar="PORT", help="its port (8001)")
-    parser.add_argument("--attestation", default="accept-all", metavar="MODE", help="attestation mode (accept-all)")
+    parser.add_argument("--attestation", default="lab", metavar="MODE", help="lab, captured or accept-all (lab)")
     parser.add_argument("--session", default="ra-tls", metavar="PROTOCOL", help="session protocol (ra-tls)")
     parser.add_argument("--policy-file", metavar="FILE", help="policy (environment: MIGTD_POLICY_FILE)")
     parser.add_argument("--root-ca-file", metavar="FILE", help="SGX root CA, DER (MIGTD_ROOT_CA_FILE)")
     parser.add_argument("--policy-issuer-chain-file", metavar="FILE", help="PEM (MIGTD_POLICY_ISSUER_CHAIN_FILE)")
     parser.add_argument("--policy-version", type=int, choices=[1, 2], help="2 if an issuer chain is given, else 1")
     parser.add_argument("--quote-file", metavar="FILE", help="captured quote (MOCK_QUOTE_FILE)")
-    parser.add_argument("--collateral-file", metavar="FILE", help="collateral for policy v1")
+    parser.add_argument("--collateral-file", metavar="FILE", help="collateral for it: JSON, or packed")
     parser.add_argument(
         "--versions", type=_versions, default=VersionRange(0, 1), metavar="MIN..MAX",
         help="migration versions of this platform (0..1: meets a peer with 1..1, and one with 0..0)",
     )  # fmt: skip
     parser.add_argument("--deadline", type=_seconds, metavar="SECONDS", help="for every wait for the peer (60)")
     parser.add_argument("--azure-binding", choices=["required", "if-present"], help="for the Azure modes")
-    parser.add_argument("--lab-dir", metavar="DIR", help="what two processes must share or keep")
+    parser.add_argument("--lab-dir", metavar="DIR", help="what two processes share: their PKI (made at first use)")
+    parser.add_argument("--refuse-expired", action="store_true", help="refuse collateral that is not current")
     parser.add_argument("--json", action="store_true", help="print the outcome as one JSON document")
     return parser
 
@@ -152,9 +177,8 @@ class _UuidAction(argparse.Action):
         setattr(namespace, self.dest, uuid)
 
 
-def _file(flag: str | None, environment: Mapping[str, str], variable: str) -> Path | None:
-    named = flag or environment.get(variable)
-    return Path(named) if named else None
+def _file(flag: str | None, environment: Mapping[str, str], variable: str) -> str | None:
+    return flag or environment.get(variable) or None
 
 
 def _number(text: str, limit: int) -> int:

@@ -103,5 +103,13 @@ def at_most_one(values: Sequence[str] | None, name: str) -> str | None:
     return values[0] if values else None
 
 
+def exactly_one(values: Sequence[str] | None, name: str) -> str:
+    """The only trailing argument of a task. Raises UsageError (LAB-USAGE-VALUE-MISSING, LAB-USAGE-VALUE-INVALID)."""
+    value = at_most_one(values, name)
+    if not value:
+        raise UsageError(failures.USAGE_VALUE_MISSING, name.upper())
+    return value
+
+
 _MOST_DIGITS = 6
 _DAY = 86400

@@ -96,11 +96,13 @@ async def lab_in_process(resolved: ResolvedLab) -> AsyncGenerator[dict[str, Vmm]
 
 
 async def outcomes_in_process(resolved: ResolvedLab) -> list[Outcome]:
-    """Run all migrations of a lab."""
+    """Run all migrations of a lab; outcomes in the order of the lab file."""
     async with lab_in_process(resolved) as vmms:
         hosts = {name: VmmHost(vmm) for name, vmm in vmms.items()}
         runner = MigrationRunner(resolved, ENGINE, hosts, monotonic=time.monotonic, say=lambda _: None)
-        return [outcome async for _, outcome in runner.run(resolved.jobs())]
+        jobs = resolved.jobs()
+        ended = [pair async for pair in runner.run(jobs)]
+        return [outcome for _, outcome in sorted(ended, key=lambda pair: jobs.index(pair[0]))]
 
 
 async def _ended(task: asyncio.Task[None]) -> None:

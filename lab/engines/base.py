@@ -34,24 +34,48 @@ class MigTdPlan:
     session: str
     deadlines: Deadlines
     debug: bool = False
+    configured: bool = False
+    """Its host gives it a configuration volume, beside the channel."""
+    refuse_expired: bool = False
+
+
+class Service(enum.StrEnum):
+    """What of a host can be reached from outside the lab."""
+
+    WIRE = "wire"
+    """Its destinations, by an external source. Each listens for its own migration only."""
+    PCS = "pcs"
+    """Its collateral over HTTP, while the host runs."""
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class PublishedPort:
+    """A port of a host that is open on an address of this machine, under the same number."""
+
+    service: Service
+    address: str
+    port: int
 
 
 @dataclass(frozen=True, slots=True)
 class HostPlan:
     """One emulated host and its MigTDs.
 
-    The paths in `config` (control socket, channels, wire address and name) are the engine's to fill in: a plan says
-    which hosts there are, the engine where they live. `published_wire_ports` are reachable from outside the lab, and
-    `reaches_outside` lets the host open connections there; both only where the lab file has an external peer.
-    `published_wire_address` is the address of this machine on which the published ports are open.
+    The places in `config` (control socket, channels, wire and collateral addresses) are the engine's to fill in: a plan
+    says which hosts there are, the engine where they live. `published` ports are reachable from outside the lab, and
+    `reaches_outside` lets the host open connections there; both only where the lab file asks for it. All ports of one
+    service are on the same address.
     """
 
     name: str
     config: HostConfig
     migtds: tuple[MigTdPlan, ...]
-    published_wire_ports: tuple[int, ...] = ()
-    published_wire_address: str = "127.0.0.1"
+    published: tuple[PublishedPort, ...] = ()
     reaches_outside: bool = False
+
+    def published_by(self, service: Service) -> tuple[PublishedPort, ...]:
+        """The ports of one service."""
+        return tuple(each for each in self.published if each.service is service)
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,12 +13,14 @@ A lab is a folder; `lab.json` in it is what labels are to containers:
 from __future__ import annotations
 
 import asyncio
+import errno
 import hashlib
 import json
 import os
 import shutil
+import socket
 import sys
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Final
@@ -36,13 +38,15 @@ from lab.engines.base import (
     Removed,
     RoleState,
     RoleStatus,
+    Service,
 )
 from lab.engines.local_process import ProcessId, end, is_running, processes_with, start_detached
 from lab.engines.process_state import LabRecord, RoleRecord
 from lab.errors import EngineError, UsageError
 from lab.names import checkout_path
 from lab.state import make_private, require_socket_path, state_roots
-from migtd.guest.channel import SOCKET_NAME
+from migtd.guest.channel import POLICY_NAME, ROOT_CA_NAME, SOCKET_NAME
+from vmm_stub.vmm.address import format_address
 
 GRACE: Final = 5.0
 """Seconds that a role has to end after SIGTERM."""
@@ -118,6 +122,8 @@ class ProcessEngine:
         await end([each.process for each in leave], GRACE)
         record = LabRecord(plan.lab, str(checkout_path()), plan.fingerprint, tuple(keep))
         process_state.write(folder, record)
+        kept_hosts = {each.host for each in keep if each.role == "host"}
+        _require_free_ports(host for host in plan.hosts if host.name not in kept_hosts)
         for role in wanted:
             if role.key in {each.key for each in keep}:
                 continue
@@ -219,14 +225,19 @@ class ProcessEngine:
         config.control = str(home / CONTROL_SOCKET)
         for each in config.migtds:
             each.channel = str(make_private(home / each.name))
-        if host.published_wire_ports:
-            address = host.published_wire_address
+        for address in {each.address for each in host.published_by(Service.WIRE)}:
             config.wire_address = address
             local = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(address, address)  # noqa: S104 - asked for by the lab file
             config.wire_name = f"[{local}]" if ":" in local else local
+        for published in host.published_by(Service.PCS):
+            config.pcs = format_address(published.address, published.port)
         text = config.model_dump_json()
         file = home / "config.json"
-        file.write_text(text, encoding="utf-8")
+        # In one step: a host that was started just now may not have read it yet. It may hold the platform's keys.
+        fresh = file.with_suffix(".new")
+        fresh.touch(mode=0o600)
+        fresh.write_text(text, encoding="utf-8")
+        fresh.replace(file)
         command = (*self._programs.host, "--config", str(file))
         yield _Wanted("host", host.name, host.name, command, _digest(*command, text, _sources("migtd", "vmm_stub")))
         for migtd in host.migtds:
@@ -246,6 +257,9 @@ def migtd_arguments(migtd: MigTdPlan, channel: Path) -> tuple[str, ...]:
         "--deadlines",
         json.dumps(asdict(migtd.deadlines)),
         *(("--debug",) if migtd.debug else ()),
+        *(("--refuse-expired",) if migtd.refuse_expired else ()),
+        *(("--policy-file", str(channel / POLICY_NAME)) if migtd.configured else ()),
+        *(("--root-ca-file", str(channel / ROOT_CA_NAME)) if migtd.configured else ()),
     )
 
 
@@ -276,6 +290,22 @@ def _require_socket_paths(folder: Path, plan: LabPlan) -> None:
         require_socket_path(folder / host.name / CONTROL_SOCKET)
         for migtd in host.migtds:
             require_socket_path(folder / host.name / migtd.name / SOCKET_NAME)
+
+
+def _require_free_ports(hosts: Iterable[HostPlan]) -> None:
+    """Raise EngineError (LAB-PORT-IN-USE, LAB-ENGINE-REFUSED) where a host that is started now could not listen.
+
+    The host itself would end with that, and say it in its log only. Ports of the wire are opened by each migration.
+    """
+    for each in (port for host in hosts for port in host.published_by(Service.PCS)):
+        try:
+            family, kind, protocol, _, address = socket.getaddrinfo(each.address, each.port, type=socket.SOCK_STREAM)[0]
+            with socket.socket(family, kind, protocol) as probe:
+                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                probe.bind(address)
+        except OSError as error:
+            reason = failures.PORT_IN_USE if error.errno == errno.EADDRINUSE else failures.ENGINE_REFUSED
+            raise EngineError(reason, f"{each.address}:{each.port}: {error.strerror}") from error
 
 
 def _strays(folder: Path, record: LabRecord | None) -> list[ProcessId]:

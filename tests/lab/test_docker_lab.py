@@ -5,9 +5,11 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import secrets
 import socket
 import subprocess
+import time
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from typing import Any
@@ -15,9 +17,10 @@ from typing import Any
 import pytest
 
 from lab.compose import LAB_LABEL
-from lab.engines.base import LabPlan, RoleState
+from lab.engines.base import LabPlan, PublishedPort, RoleState, Service
 from lab.engines.docker import DockerEngine
 from lab.errors import EngineError, UsageError
+from lab.evidence import new_pki
 from lab.hosts import await_ready, connected
 from lab.images import ensure_images
 from lab.labfile import default_lab
@@ -26,6 +29,7 @@ from lab.plan import ResolvedLab, resolve
 
 pytestmark = [pytest.mark.engine, pytest.mark.docker]
 
+PKI = new_pki(os.urandom, time.time())
 ROLES = {"host-a", "host-a/source", "host-b", "host-b/destination"}
 
 
@@ -34,7 +38,7 @@ class Lab:
 
     def __init__(self) -> None:
         self.engine = DockerEngine()
-        self.resolved: ResolvedLab = resolve(default_lab(), name=f"test-{secrets.token_hex(4)}")
+        self.resolved: ResolvedLab = resolve(default_lab(), name=f"test-{secrets.token_hex(4)}").with_pki(PKI)
         self.said: list[str] = []
 
     @property
@@ -103,7 +107,7 @@ async def test_up_repairs_what_ended_and_says_so(lab):
 async def test_another_plan_recreates_the_lab_and_says_so(lab):
     await lab.up()
     before = lab.status()
-    await lab.up(resolve(default_lab(), name=lab.name, deadline=7.0).plan())
+    await lab.up(resolve(default_lab(), name=lab.name, deadline=7.0).with_pki(PKI).plan())
     assert not {role.id for role in before.values()} & {role.id for role in lab.status().values()}
     assert any("another plan" in each for each in lab.said)
 
@@ -125,7 +129,11 @@ async def test_published_port_in_use_is_named(lab):
         port = taken.getsockname()[1]
         first, *rest = lab.plan.hosts
         with pytest.raises(EngineError, match=str(port)) as raised:
-            await lab.up(replace(lab.plan, hosts=(replace(first, published_wire_ports=(port,)), *rest)))
+            await lab.up(
+                replace(
+                    lab.plan, hosts=(replace(first, published=(PublishedPort(Service.WIRE, "127.0.0.1", port),)), *rest)
+                )
+            )
     assert raised.value.kind.id == "LAB-PORT-IN-USE"
 
 

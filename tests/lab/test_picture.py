@@ -4,11 +4,12 @@
 from __future__ import annotations
 
 import re
-import subprocess
 from pathlib import Path
 
 import pytest
 
+from lab import lifecycle
+from lab.options import DownOptions
 from lab.picture import PICTURE, lines_of, on_terminal, shown
 
 ROOT = Path(__file__).parents[2]
@@ -29,7 +30,7 @@ def test_picture_in_the_readme_is_what_a_user_sees():
     try:
         text = on_terminal(("./inv", "up", "--name", NAME))
     finally:
-        subprocess.run(["./inv", "down", "--name", NAME], cwd=ROOT, check=True, capture_output=True)
+        lifecycle.down(DownOptions(name=NAME, engine="docker"))
     seen = [pattern(line) for line in shown(text.replace(f" --name {NAME}", "")) if not ONLY_ONCE.search(line)]
     drawn = [pattern(line) for line in lines_of((ROOT / PICTURE).read_text(encoding="utf-8"))]
     assert [line for line in seen if line] == [line for line in drawn[2:] if line]

@@ -11,7 +11,21 @@ from pathlib import Path
 
 import pytest
 
+from migtd.attestation.quote.collateral import push_packed
+from migtd.choices import SKIPS_OF
+from vmm_stub.testing_quoting import PKI, machine
+
 ROOT = Path(__file__).parents[2]
+ACCEPT_ALL = ("--attestation", "accept-all")
+
+
+@pytest.fixture(autouse=True)
+def private_state(monkeypatch, tmp_path):
+    """The folder that two sides share if they name none."""
+    state = tmp_path / "state"
+    state.mkdir(mode=0o700)
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(state))
+    return state
 
 
 async def start(*arguments, **environment):
@@ -66,9 +80,92 @@ async def test_the_side_that_is_not_ours_is_null_and_the_keys_are_not_compared()
     assert json.loads(out)["msk_match"] is None
 
 
+def checks_of(out, side):
+    """Status of each check of one side, after a migration in which all went well."""
+    outcome = json.loads(out)[side]
+    assert outcome["result"] == "Success", outcome["error"]
+    return {check["name"]: check["status"] for check in outcome["checks"]}
+
+
+@pytest.mark.engine
+async def test_two_sides_that_share_a_state_folder_pass_every_check_by_default(private_state):
+    results = await pair()
+    for (status, out, _), side in zip(results, ("source", "destination"), strict=True):
+        assert status == 0
+        assert json.loads(out)["attestation"] == "lab"
+        checks = checks_of(out, side)
+        assert set(checks.values()) == {"passed"}
+        assert len(checks) == 14
+    folder = private_state / "migtd-lab" / "stand-alone"
+    assert (folder.stat().st_mode & 0o777, (folder / "pki.json").stat().st_mode & 0o777) == (0o700, 0o600)
+
+
+@pytest.mark.engine
+async def test_two_sides_of_different_labs_refuse_each_other(tmp_path):
+    (source_status, source_out, _), (status, _, _) = await pair(
+        source=("--lab-dir", str(tmp_path / "one")), destination=("--lab-dir", str(tmp_path / "two"))
+    )
+    assert (source_status, status) == (7, 6)
+    assert json.loads(source_out)["source"]["error"]["id"] == "MIGTD-QUOTE-ROOT-UNTRUSTED"
+
+
+@pytest.mark.engine
+async def test_a_refusal_shows_the_rule_and_both_values(tmp_path):
+    policy = json.loads((ROOT / "lab/policies/default_v1.json").read_text())
+    policy["policy"][0]["Platform"]["TcbInfo"]["pcesvn"] = {"operation": "greater-or-equal", "reference": 99}
+    (tmp_path / "policy.json").write_text(json.dumps(policy))
+    port, options = str(free_port()), ("--policy-file", str(tmp_path / "policy.json"), "--deadline", "15")
+    (status, out, _), (other, _, _) = await asyncio.gather(
+        run("--role", "source", "-t", port, *options), run("--role", "destination", "-t", port, *options)
+    )
+    assert (status, other) == (8, 6)
+    for shown in ("MIGTD-POLICY-UNQUALIFIED-PLATFORM-INFO", "wanted: greater-or-equal 99", "peer:   0d00", "advice:"):
+        assert shown in out
+    assert len(out.splitlines()) < 60
+
+
+def captured(quote, collateral, root_ca):
+    return (
+        *("--attestation", "captured", "--quote-file", str(quote), "--collateral-file", str(collateral)),
+        *(("--root-ca-file", str(root_ca)) if root_ca else ()),
+    )
+
+
+def expect_captured(results):
+    """Success on both sides, and the two checks left out that a captured quote cannot carry."""
+    for (status, out, err), side in zip(results, ("source", "destination"), strict=True):
+        assert status == 0, err
+        checks = checks_of(out, side)
+        assert {name for name, found in checks.items() if found != "passed"} == set(SKIPS_OF["captured"])
+        assert {checks[name] for name in SKIPS_OF["captured"]} == {"skipped"}
+        assert json.loads(out)["msk_match"] is None
+
+
+@pytest.mark.engine
+async def test_two_sides_meet_with_a_captured_quote_and_name_what_it_cannot_show(tmp_path):
+    own = machine()
+    (tmp_path / "quote").write_bytes(own.quote())
+    (tmp_path / "collateral").write_bytes(push_packed(own.material.collateral))
+    (tmp_path / "root").write_bytes(PKI.root_ca)
+    options = captured(tmp_path / "quote", tmp_path / "collateral", tmp_path / "root")
+    expect_captured(await pair(source=options, destination=options))
+
+
+@pytest.mark.engine
+@pytest.mark.shared
+@pytest.mark.parametrize("row_id", ["mqs-0001", "mqs-0002", "mqs-0003"])
+async def test_the_references_quote_meets_under_each_of_its_collateral_sets(shared, row_id):
+    folder = shared / "vectors" / "policy"
+    rows = json.loads((folder / "cases.json").read_text())["mock_quote_supplemental"]
+    (row,) = (row for row in rows if row["id"] == row_id)
+    root_ca = folder / "upstream" / row["root_ca"] if row["collateral_format"] != "json" else None
+    options = captured(folder / "upstream" / row["quote"], folder / "upstream" / row["collateral"], root_ca)
+    expect_captured(await pair(source=options, destination=options))
+
+
 @pytest.mark.engine
 async def test_accept_all_is_loud_about_verifying_nothing():
-    (_, source_out, source_err), _ = await pair()
+    (_, source_out, source_err), _ = await pair(source=ACCEPT_ALL, destination=ACCEPT_ALL)
     assert "verifies NOTHING" in source_err
     checks = {check["name"]: check["status"] for check in json.loads(source_out)["source"]["checks"]}
     assert checks["quote-peer"] == checks["policy"] == checks["certificate-signature"] == "skipped"
@@ -179,7 +276,13 @@ async def test_sigint_cancels_as_a_vmm_does():
         (("--role", "source", "--versions", "3..1"), "LAB-STANDALONE-USAGE"),
         (("--role", "source", "--uuid", "1", "2", "3", "x"), "LAB-STANDALONE-USAGE"),
         (("--role", "source", "--operation", "rebind-prepare"), "LAB-STANDALONE-LATER"),
-        (("--role", "source", "--quote-file", "q"), "LAB-STANDALONE-LATER"),
+        (("--role", "source", "--azure-binding", "required"), "LAB-STANDALONE-LATER"),
+        (("--role", "source", "--quote-file", "q"), "LAB-EVIDENCE-UNUSED"),
+        (("--role", "source", "--attestation", "captured"), "LAB-EVIDENCE-INCOMPLETE"),
+        (
+            ("--role", "source", "--attestation", "captured", "--quote-file", "/no", "--collateral-file", "/no"),
+            "LAB-FILE-MISSING",
+        ),
         (("--role", "source", "--policy-version", "2"), "LAB-STANDALONE-LATER"),
         (("--role", "source", "--attestation", "trust-me"), "MIGTD-ATTESTATION-UNKNOWN"),
         (("--role", "source", "--session", "plain"), "MIGTD-SESSION-UNKNOWN"),

@@ -14,8 +14,11 @@ from lab.compose import compose_document, merged
 from lab.errors import EngineError
 from lab.labfile import default_lab, parse_lab_file
 from lab.plan import resolve
+from vmm_stub.quoting.pki import push_pki
+from vmm_stub.testing_quoting import PKI as LAB_PKI
 from vmm_stub.vmm.control.models import HostConfig
 
+PKI = push_pki(LAB_PKI)
 IMAGES = {"source": "s:1", "destination": "d:1", "vmm-stub": "v:1"}
 LARGE = b"""
 schema: 1
@@ -145,11 +148,24 @@ def test_shared_memory_counts_on_top_of_a_roles_own_limit(checkout):
 
 
 def test_host_is_told_where_things_are_in_its_container(checkout):
-    command = _document(_lab(LARGE), checkout)["services"]["host-a"]["command"]
-    config = HostConfig.model_validate_json(command[-1])
+    config = _config(_document(_lab(LARGE), checkout)["services"]["host-a"])
     assert config.control == compose.CONTROL_SOCKET
     assert [each.channel for each in config.migtds] == ["/run/migtd/one", "/run/migtd/two", "/run/migtd/three"]
     assert (config.wire_address, config.wire_name) == ("0.0.0.0", "host-a")  # noqa: S104 - what is asserted
+
+
+def test_a_collateral_service_is_published_on_its_address_only_and_listens_in_the_container(checkout):
+    lab = _lab(LARGE.replace(b"host-b: {", b'host-b: {pcs: "127.0.0.1:8081", '))
+    resolved = resolve(lab, name="lab-1").with_pki(PKI)
+    services = compose_document(resolved.plan(), IMAGES, checkout)["services"]
+
+    assert services["host-b"]["ports"] == [
+        {"host_ip": "127.0.0.1", "published": "8081", "target": 8081, "protocol": "tcp"}
+    ]
+    assert services["host-b"]["networks"] == ["wire", "outside"]
+    assert _config(services["host-b"]).pcs == "0.0.0.0:8081"
+    assert [name for name, service in services.items() if "ports" in service] == ["host-b"]
+    assert _config(services["host-a"]).pcs is None
 
 
 def test_images_follow_from_the_role(checkout):
@@ -216,6 +232,11 @@ def _lab(text):
 
 def _document(lab, checkout):
     return compose_document(resolve(lab, name="lab-1").plan(), IMAGES, checkout)
+
+
+def _config(service):
+    assert service["command"] == ["serve", "--config-env", compose.CONFIG_VARIABLE]
+    return HostConfig.model_validate_json(service["environment"][compose.CONFIG_VARIABLE].replace("$$", "$"))
 
 
 def _of_role(document, role):

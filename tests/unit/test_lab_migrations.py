@@ -168,7 +168,7 @@ async def test_both_sides_get_the_same_target_td_and_the_source_goes_where_the_d
     assert source.request_id == destination.request_id == outcome.request_id == 1
     assert outcome.success
     assert outcome.msk_match is True
-    assert (outcome.lab, outcome.engine, outcome.attestation) == ("test", "fake", "accept-all")
+    assert (outcome.lab, outcome.engine, outcome.attestation) == ("test", "fake", "lab")
     assert outcome.phases_ms.source == {Phase.HANDSHAKE: 1.5}
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from lab.engines.base import PublishedPort, Service
 from lab.errors import ExitStatus, UsageError
 from lab.labfile import default_lab, load_lab_file, parse_lab_file, parse_versions, split_address
 from lab.labfile_commands import DEFAULT_TEXT, init, validate
@@ -131,7 +132,7 @@ migrations:
 
 
 @pytest.mark.parametrize(
-    "line", ["attestation: lab", "attestation: azure-cvm", "session: spdm", "transport: vmcall-vsock", "engine: swarm"]
+    "line", ["attestation: azure-cvm", "session: spdm", "transport: vmcall-vsock", "engine: swarm"]
 )
 def test_values_that_come_later_have_an_id_of_their_own(line: str):
     error = refused(f"{BASE}{line}\n")
@@ -142,7 +143,7 @@ def test_values_that_come_later_have_an_id_of_their_own(line: str):
 
 def test_flag_values_that_come_later_or_never_are_refused():
     with pytest.raises(UsageError) as later:
-        resolve(default_lab(), attestation="captured")
+        resolve(default_lab(), attestation="azure-emulated")
     with pytest.raises(UsageError) as unknown:
         resolve(default_lab(), session="ipsec")
     with pytest.raises(UsageError) as deadline:
@@ -219,7 +220,7 @@ def test_validate_prints_the_resolved_lab(tmp_path: Path, capsys: pytest.Capture
     out = capsys.readouterr().out
     shown = json.loads(out) if as_json else yaml.safe_load(out)
     assert shown["name"] == "my-lab"
-    assert shown["attestation"] == "accept-all"
+    assert shown["attestation"] == "lab"
     assert shown["deadlines"]["session"] == 60.0
     assert shown["hosts"]["host-b"]["migtds"]["destination"] == {"vcpus": 2, "shared_memory_mib": 16}
 
@@ -250,7 +251,7 @@ def test_plan_follows_the_file():
     assert host_b.config.migtds[0].shared_memory == 16 << 20
     assert host_a.config.deadlines.read == 2
     assert host_a.migtds[0].deadlines.read == 2
-    assert (host_a.published_wire_ports, host_a.reaches_outside) == ((), False)
+    assert (host_a.published, host_a.reaches_outside) == ((), False)
 
 
 def test_deadline_flag_sets_every_peer_facing_wait():
@@ -281,8 +282,8 @@ migrations:
     host_a, host_b = resolved.plan().hosts
     first, second, third = resolved.jobs()
 
-    assert (host_a.published_wire_ports, host_a.reaches_outside) == ((), True)
-    assert (host_b.published_wire_ports, host_b.published_wire_address) == ((8001,), "192.0.2.7")
+    assert (host_a.published, host_a.reaches_outside) == ((), True)
+    assert host_b.published == (PublishedPort(Service.WIRE, "192.0.2.7", 8001),)
     assert not host_b.reaches_outside
     assert (first.source, first.destination, first.listen_port) == (None, Party("host-b", "destination"), 8001)
     assert first.exclusive & second.exclusive, "two migrations cannot wait on one port at once"

@@ -115,11 +115,13 @@ async def test_a_migtd_is_given_its_channel_folder_and_modes_and_nothing_else(en
         "--channel",
         str(root / "one/host-a/source"),
         "--attestation",
-        "accept-all",
+        "lab",
         "--session",
     ]
     assert json.loads(said["host-a/source"].split("--deadlines ")[1].split(" --debug")[0])["session"] == 60.0
-    assert words[-1] == "--debug"
+    channel = root / "one/host-a/source"
+    volume = ["--policy-file", str(channel / "policy"), "--root-ca-file", str(channel / "root-ca")]
+    assert words[-5:] == ["--debug", *volume]
     assert environment_of(pids(engine)["host-a/source"]) <= {
         "PATH",
         "LANG",
