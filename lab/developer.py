@@ -40,6 +40,8 @@ class PytestOptions:
     """Leave out the tests that start MigTDs, hosts or containers."""
     soak: bool = False
     """Run the tests that take minutes, and only these; all others leave them out (marker `soak`)."""
+    exhaustive: bool = False
+    """Run the tests that try all of what others sample, and only these (marker `exhaustive`)."""
     require_engines: bool = False
     """A skipped test is a failure, except where ../shared is absent."""
 
@@ -75,19 +77,25 @@ def run_tests(options: PytestOptions, environ: Mapping[str, str]) -> ExitStatus:
 
 
 def pytest_command(options: PytestOptions, environ: Mapping[str, str]) -> list[str]:
-    """The command that `run_tests` runs. Raises UsageError (LAB-USAGE-VALUE-INVALID) for `unit` with `soak`."""
+    """The command that `run_tests` runs.
+
+    Raises UsageError (LAB-USAGE-VALUE-INVALID) for more than one of `unit`, `soak` and `exhaustive`.
+    """
     arguments = []
     if options.junit:
         arguments.append(f"--junit-xml={os.path.abspath(options.junit)}")  # noqa: PTH100 - the user's folder, links kept
     if options.select:
         arguments += ["-k", options.select]
-    if options.unit and options.soak:
-        raise UsageError(failures.USAGE_VALUE_INVALID, "--unit or --soak, not both: the soak starts MigTDs")
+    asked = [name for name in ("unit", "soak", "exhaustive") if getattr(options, name)]
+    if len(asked) > 1:
+        flags = " and ".join(f"--{name}" for name in asked)
+        raise UsageError(failures.USAGE_VALUE_INVALID, f"{flags}; each chooses tests by itself")
     if options.unit:
         arguments += ["-m", "not docker and not engine"]
-    if options.soak:
-        # Not captured: people see how far it is.
-        arguments += ["-m", "soak", "--capture=no"]
+    for name in ("soak", "exhaustive"):
+        if name in asked:
+            # Not captured: people see how far it is.
+            arguments += ["-m", name, "--capture=no"]
     if options.require_engines or environ.get("CI") == "true":
         arguments.append("--require-engines")
     return _command("pytest", arguments)

@@ -35,11 +35,14 @@ def pytest_configure(config: pytest.Config) -> None:
     config.stash[_STRICT] = bool(config.getoption("--require-engines"))
 
 
+LONG = ("soak", "exhaustive")
+"""Markers of tests that take minutes."""
+
+
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave out what takes minutes, unless the marker is asked for by name."""
-    if "soak" in config.getoption("-m"):
-        return
-    long = [item for item in items if item.get_closest_marker("soak")]
+    """Leave out what takes minutes, unless its marker is asked for by name."""
+    left_out = [name for name in LONG if name not in config.getoption("-m")]
+    long = [item for item in items if any(item.get_closest_marker(name) for name in left_out)]
     if long:
         config.hook.pytest_deselected(items=long)
         items[:] = [item for item in items if item not in long]

@@ -87,6 +87,7 @@ def test_clean_removes_images_only_where_there_is_a_container_engine(tmp_path, m
         (PytestOptions(select="ratls and not tls"), {}, ["-k", "ratls and not tls"]),
         (PytestOptions(unit=True), {}, ["-m", "not docker and not engine"]),
         (PytestOptions(soak=True), {}, ["-m", "soak", "--capture=no"]),
+        (PytestOptions(exhaustive=True), {}, ["-m", "exhaustive", "--capture=no"]),
         (PytestOptions(require_engines=True), {}, ["--require-engines"]),
         (PytestOptions(), {"CI": "true"}, ["--require-engines"]),
         (PytestOptions(), {"CI": "false"}, []),
@@ -96,9 +97,10 @@ def test_options_of_test_become_those_of_pytest(options, environ, expected):
     assert pytest_command(options, environ) == [sys.executable, "-m", "pytest", *expected]
 
 
-def test_soak_without_engines_is_refused():
+@pytest.mark.parametrize("others", [{"soak": True}, {"exhaustive": True}])
+def test_long_tests_without_engines_are_refused(others):
     with pytest.raises(UsageError) as caught:
-        pytest_command(PytestOptions(soak=True, unit=True), {})
+        pytest_command(PytestOptions(unit=True, **others), {})
     assert caught.value.kind is failures.USAGE_VALUE_INVALID
 
 
@@ -182,30 +184,42 @@ def test_docker_test_is_skipped_where_no_engine_answers(pytester, checkout, monk
     assert "no docker client" in result.stdout.str()
 
 
-SOAKING = """
+LONG_TESTS = """
 import pytest
 
 def test_short():
     pass
 
 @pytest.mark.soak
-def test_long(request):
+def test_soaks(request):
     assert request.config.getoption("--soak-seconds") == 600
+
+@pytest.mark.exhaustive
+def test_all():
+    pass
 """
 
 
-@pytest.mark.parametrize("options", [[], ["-m", "soak"], ["-m", "not shared", "--require-engines"]])
-def test_soak_is_left_out_and_no_skip_unless_it_is_asked_for(pytester, checkout, options):
-    make_checkout(pytester, checkout, SOAKING)
+@pytest.mark.parametrize(
+    ("options", "run"),
+    [
+        ([], "test_short"),
+        (["-m", "soak"], "test_soaks"),
+        (["-m", "exhaustive"], "test_all"),
+        (["-m", "not shared", "--require-engines"], "test_short"),
+    ],
+)
+def test_what_takes_minutes_is_left_out_and_no_skip_unless_it_is_asked_for(pytester, checkout, options, run):
+    make_checkout(pytester, checkout, LONG_TESTS)
     result = pytester.runpytest_subprocess("-c", "project/pytest.ini", "-v", *options, "project/tests")
-    result.assert_outcomes(passed=1, deselected=1)
-    assert ("test_long" in result.stdout.str()) is (options == ["-m", "soak"])
+    result.assert_outcomes(passed=1, deselected=2)
+    assert f"{run} PASSED" in result.stdout.str()
 
 
 def make_checkout(pytester, checkout, test):
     folder = pytester.mkdir("project")
     (folder / "pytest.ini").write_text(
-        "[pytest]\nmarkers =\n  docker: x\n  shared: x\n  soak: x\naddopts = --import-mode=importlib\n"
+        "[pytest]\nmarkers =\n  docker: x\n  shared: x\n  soak: x\n  exhaustive: x\naddopts = --import-mode=importlib\n"
     )
     (folder / "tests").mkdir()
     (folder / "tests/conftest.py").write_text((checkout / "tests/conftest.py").read_text())
