@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Final
 
 from lab import engines, failures
-from lab.bench import footprint, report, sessions, start
+from lab.bench import footprint, quotes, report, sessions, start
 from lab.bench.footprint import MemoryPlan
 from lab.bench.resident import resident_lab
 from lab.bench.rows import Part, Quantity, Row, wanted
@@ -37,13 +37,15 @@ class Plan:
     """How much is measured of each part."""
 
     sessions: SessionPlan
+    quotes: int
+    """Verifications of a quote, by each verifier."""
     memory: MemoryPlan
     start: StartPlan
     cold: bool
 
 
-FULL: Final = Plan(sessions.FULL, footprint.FULL, start.FULL, cold=True)
-QUICK: Final = Plan(sessions.QUICK, footprint.QUICK, start.QUICK, cold=False)
+FULL: Final = Plan(sessions.FULL, 200, footprint.FULL, start.FULL, cold=True)
+QUICK: Final = Plan(sessions.QUICK, 5, footprint.QUICK, start.QUICK, cold=False)
 
 
 def bench(options: BenchOptions) -> ExitStatus:
@@ -96,10 +98,8 @@ async def _measure(
     usable: Sequence[Engine], parts: Collection[Part], plan: Plan, progress: Steps
 ) -> AsyncIterator[Row]:
     """All rows of these parts."""
-    if Part.SESSIONS in parts:
-        progress("the primitives")
-        for row in await asyncio.to_thread(sessions.yardsticks, plan.sessions):
-            yield row
+    async for row in _local_rows(parts, plan, progress):
+        yield row
     for engine in usable:
         async for row in _resident_rows(engine, parts, plan, progress):
             yield row
@@ -110,16 +110,35 @@ async def _measure(
             yield await asyncio.to_thread(start.cold_row, engine.name, progress)
 
 
-async def _resident_rows(engine: Engine, parts: Collection[Part], plan: Plan, progress: Steps) -> AsyncIterator[Row]:
+async def _local_rows(parts: Collection[Part], plan: Plan, progress: Steps) -> AsyncIterator[Row]:
+    """What is measured in this process, on no engine."""
+    for kind in _kinds(parts):
+        progress(f"the primitives of {kind.attestation}")
+        for row in await asyncio.to_thread(sessions.yardsticks, kind, plan.sessions):
+            yield row
     if Part.SESSIONS in parts:
-        async with resident_lab(engine, progress.say) as lab:
-            async for row in sessions.measure(lab, engine.name, plan.sessions, progress):
+        yield await asyncio.to_thread(sessions.handshake, plan.sessions)
+    if Part.QUOTES in parts:
+        progress("quotes")
+        for row in await asyncio.to_thread(quotes.measure, plan.quotes):
+            yield row
+
+
+async def _resident_rows(engine: Engine, parts: Collection[Part], plan: Plan, progress: Steps) -> AsyncIterator[Row]:
+    for kind in _kinds(parts):
+        async with resident_lab(engine, progress.say, kind.attestation) as lab:
+            async for row in sessions.measure(lab, engine.name, kind, plan.sessions, progress):
                 yield row
     if Part.MEMORY in parts:
         # A lab of its own: what the sessions before left behind is no part of it.
         async with resident_lab(engine, progress.say) as lab:
             for row in await footprint.measure(lab, engine.name, plan.memory, progress):
                 yield row
+
+
+def _kinds(parts: Collection[Part]) -> list[sessions.Kind]:
+    found = ((Part.SESSIONS, sessions.BARE), (Part.ATTESTED, sessions.ATTESTED))
+    return [kind for part, kind in found if part in parts]
 
 
 def _start_rows(engine: str, parts: Collection[Part], plan: Plan, progress: Steps) -> list[Row]:

@@ -12,6 +12,16 @@ One session, both sides together, with the profile of ghci-ratls.md 5 (all of it
 | AES-256-GCM | 12 | the records of both sides, sealed and opened; a certificate's is the largest |
 | HKDF-SHA384 expansion | 24 | secrets, keys and nonces of the key schedule, on both sides |
 
+With quotes (mode `lab`) there are besides, on P-256 with SHA-256:
+
+| primitive | times | why |
+|---|---|---|
+| ECDSA signature | 2 | each host signs a quote; the QE report in it is of the attestation key and can be kept |
+| ECDSA verification | 12 | each side verifies its own and the peer's quote: PCK certificate, QE report, quote |
+
+Collateral is the same in session after session. Whoever verified a set once need not do it again, nor what it holds of
+a quote's chain (root and PCK CA), so its certificates, CRLs and documents are no part of the sum.
+
 Encodings, TLS framing, calls between guest and host are what an implementation adds; they are no part of the sum. The
 last two rows are small, and counted generously rather than argued away.
 
@@ -29,7 +39,7 @@ from typing import Final
 
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
-from cryptography.hazmat.primitives.hashes import SHA384
+from cryptography.hazmat.primitives.hashes import SHA256, SHA384
 from cryptography.hazmat.primitives.kdf.hkdf import HKDFExpand
 
 from lab.bench.spread import Spread
@@ -40,6 +50,10 @@ from migtd.ratls.tls import PresentedCertificate, TlsEndpoint, TlsRole
 
 _CURVE: Final = ec.SECP384R1()
 _SIGNATURE: Final = ec.ECDSA(SHA384())
+_QUOTE_CURVE: Final = ec.SECP256R1()
+_QUOTE_SIGNATURE: Final = ec.ECDSA(SHA256())
+_QUOTE_SIZE: Final = 632
+"""Bytes of a version 4 quote that are signed; what else is verified of it has about as many."""
 _TBS_SIZE: Final = 1500
 """Bytes of the signed part of a certificate with an event log and a quote."""
 _RECORD_SIZE: Final = 2048
@@ -72,6 +86,17 @@ def primitives(*, self_signatures_verified: int) -> tuple[Primitive, ...]:
         ),
         Primitive("AES-256-GCM", 12, lambda: cipher.encrypt(nonce, record, None)),
         Primitive("HKDF expansion", 24, lambda: HKDFExpand(SHA384(), _SECRET_SIZE, b"label").derive(secret)),
+    )
+
+
+def quote_primitives() -> tuple[Primitive, ...]:
+    """The second table above: what a session with quotes needs besides."""
+    key = ec.generate_private_key(_QUOTE_CURVE)
+    public, signed = key.public_key(), os.urandom(_QUOTE_SIZE)
+    signature = key.sign(signed, _QUOTE_SIGNATURE)
+    return (
+        Primitive("P-256 signature", 2, lambda: key.sign(signed, _QUOTE_SIGNATURE)),
+        Primitive("P-256 verification", 12, lambda: public.verify(signature, signed, _QUOTE_SIGNATURE)),
     )
 
 

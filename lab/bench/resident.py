@@ -8,6 +8,7 @@ import contextlib
 import itertools
 import os
 import secrets
+import time
 from collections.abc import AsyncGenerator, Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +17,7 @@ from typing import Any, Final
 from lab import docker_cli, failures
 from lab.engines.base import Engine, Progress
 from lab.errors import EngineError
+from lab.evidence import new_pki
 from lab.hosts import Host, await_ready, connected
 from lab.labfile import default_lab
 from lab.plan import Party, resolve
@@ -135,9 +137,13 @@ class ResidentLab:
 
 
 @contextlib.asynccontextmanager
-async def resident_lab(engine: Engine, progress: Progress) -> AsyncGenerator[ResidentLab, None]:
+async def resident_lab(
+    engine: Engine, progress: Progress, attestation: str = ATTESTATION
+) -> AsyncGenerator[ResidentLab, None]:
     """A lab that is ready, for the length of the block. Raises what engines and hosts raise."""
-    resolved = resolve(default_lab(), name=private_name(), attestation=ATTESTATION)
+    resolved = resolve(default_lab(), name=private_name(), attestation=attestation)
+    if resolved.lacks_pki:
+        resolved = resolved.with_pki(new_pki(os.urandom, time.time()))
     (job,) = resolved.jobs(1)
     if job.source is None or job.destination is None:
         raise RuntimeError("both sides of the default lab are ours")

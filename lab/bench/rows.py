@@ -19,6 +19,8 @@ class Part(enum.StrEnum):
     """What is measured together, in this order: what needs a quiet machine first, what leaves caches cold last."""
 
     SESSIONS = "sessions"
+    QUOTES = "quotes"
+    ATTESTED = "attested-sessions"
     MEMORY = "memory"
     START = "start"
     IMAGES = "images"
@@ -102,6 +104,19 @@ RATES: Final = {
     concurrent: Quantity(f"rate-{concurrent}", Part.SESSIONS, f"sessions a second, {concurrent} at once", "1/s", _RATE)
     for concurrent in (1, 16, 256)
 }
+QUOTE: Final = Quantity(
+    "quote-verification", Part.QUOTES, "a quote verified with its collateral, CPU", "ms", _at_most(6)
+)
+QUOTE_PREPARED: Final = Quantity(
+    "quote-prepared", Part.QUOTES, "the same with collateral that was verified before, CPU", "ms"
+)
+QUOTE_DCAP: Final = Quantity("quote-dcap-qvl", Part.QUOTES, "the same quote and collateral by dcap-qvl, CPU", "ms")
+LAB_LATENCY: Final = Quantity("lab-latency", Part.ATTESTED, "session in mode lab", "ms", _at_most(40))
+LAB_PRIMITIVES: Final = Quantity("lab-primitives", Part.ATTESTED, "primitives of one session in mode lab, CPU", "ms")
+LAB_CPU: Final = Quantity("lab-cpu", Part.ATTESTED, "session in mode lab, CPU of hosts and MigTDs", "ms")
+LAB_RATIO: Final = Quantity(
+    "lab-cpu-ratio", Part.ATTESTED, "session CPU in mode lab over its primitives", "x", _at_most(1.5)
+)
 MIGTD_MEMORY: Final = Quantity("migtd-memory", Part.MEMORY, "resident MigTD, RSS", "MB", _at_most(60))
 MIGTD_SHARE: Final = Quantity("migtd-pss", Part.MEMORY, "resident MigTD, PSS", "MB")
 HOST_MEMORY: Final = Quantity("host-memory", Part.MEMORY, "resident host, RSS", "MB")
@@ -130,6 +145,13 @@ QUANTITIES: Final = (
     CPU,
     CPU_RATIO,
     *RATES.values(),
+    QUOTE,
+    QUOTE_PREPARED,
+    QUOTE_DCAP,
+    LAB_LATENCY,
+    LAB_PRIMITIVES,
+    LAB_CPU,
+    LAB_RATIO,
     MIGTD_MEMORY,
     MIGTD_SHARE,
     HOST_MEMORY,

@@ -13,14 +13,15 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass
 
 from lab.bench import rows
-from lab.bench.primitives import bare_handshake, primitive_sum, primitives
-from lab.bench.resident import LISTENERS, ResidentLab
+from lab.bench.primitives import Primitive, bare_handshake, primitive_sum, primitives, quote_primitives
+from lab.bench.resident import ATTESTATION, LISTENERS, ResidentLab
 from lab.bench.roles import cpu_seconds
-from lab.bench.rows import Row
+from lab.bench.rows import Quantity, Row
 from lab.bench.spread import Spread
 from lab.engines.base import Progress
-from migtd.attestation.accept_all import SKIPS
+from lab.evidence import LAB
 from migtd.checks import CheckName
+from migtd.choices import SKIPS_OF
 
 WARM_UP = 10
 """Sessions before the first that counts; some more, at once, have all connections opened."""
@@ -40,20 +41,47 @@ FULL = SessionPlan(batches=15, batch=40, rounds=3, sessions={1: 100, 16: 256, 25
 QUICK = SessionPlan(batches=2, batch=10, rounds=1, sessions={1: 5, 16: 16, 256: 64})
 
 
-def yardsticks(plan: SessionPlan) -> list[Row]:
-    """The primitives and the bare handshake by themselves, with nothing else running."""
-    table = primitives(self_signatures_verified=self_signatures_verified())
-    sums = Spread.of(primitive_sum(table, plan.batch) for _ in range(plan.batches))
-    return [Row(rows.PRIMITIVES, "", sums), Row(rows.HANDSHAKE, "", bare_handshake(plan.batches * plan.batch))]
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """Sessions of one attestation mode, and the rows that they are measured for."""
+
+    attestation: str
+    primitives: Quantity
+    latency: Quantity
+    cpu: Quantity
+    ratio: Quantity
+    rates: dict[int, Quantity]
+
+    def table(self) -> tuple[Primitive, ...]:
+        """What any implementation of such a session must run."""
+        shared = primitives(self_signatures_verified=self_signatures_verified(self.attestation))
+        return shared + (quote_primitives() if CheckName.QUOTE_PEER not in SKIPS_OF[self.attestation] else ())
 
 
-async def measure(lab: ResidentLab, engine: str, plan: SessionPlan, progress: Progress) -> AsyncIterator[Row]:
-    """The rows of one engine. Raises as ResidentLab.run does."""
-    progress(f"{engine}: {plan.batches} batches of {plan.batch} sessions, one after the other")
+BARE = Kind(ATTESTATION, rows.PRIMITIVES, rows.LATENCY, rows.CPU, rows.CPU_RATIO, rows.RATES)
+ATTESTED = Kind(LAB, rows.LAB_PRIMITIVES, rows.LAB_LATENCY, rows.LAB_CPU, rows.LAB_RATIO, {})
+
+
+def yardsticks(kind: Kind, plan: SessionPlan) -> list[Row]:
+    """The primitives by themselves, with nothing else running."""
+    table = kind.table()
+    return [Row(kind.primitives, "", Spread.of(primitive_sum(table, plan.batch) for _ in range(plan.batches)))]
+
+
+def handshake(plan: SessionPlan) -> Row:
+    """The bare handshake."""
+    return Row(rows.HANDSHAKE, "", bare_handshake(plan.batches * plan.batch))
+
+
+async def measure(
+    lab: ResidentLab, engine: str, kind: Kind, plan: SessionPlan, progress: Progress
+) -> AsyncIterator[Row]:
+    """The rows of one engine. `lab` runs in the mode of `kind`. Raises as ResidentLab.run does."""
+    progress(f"{engine}, {kind.attestation}: {plan.batches} batches of {plan.batch} sessions, one after the other")
     await lab.run(await lab.make_targets(WARM_UP), at_once=1)
     await lab.run(await lab.make_targets(4 * LISTENERS), at_once=2 * LISTENERS)
     await lab.latencies([])
-    table = primitives(self_signatures_verified=self_signatures_verified())
+    table = kind.table()
     latencies: list[float] = []
     session_cpu: list[float] = []
     ratios: list[float] = []
@@ -68,19 +96,20 @@ async def measure(lab: ResidentLab, engine: str, plan: SessionPlan, progress: Pr
         session_cpu.append(spent)
         ratios.append(spent / ((before + after) / 2))
         before = after
-    yield Row(rows.LATENCY, engine, Spread.of(latencies))
+    yield Row(kind.latency, engine, Spread.of(latencies))
     if lab.pids:
-        yield Row(rows.CPU, engine, Spread.of(session_cpu), f"per batch of {plan.batch}")
-        yield Row(rows.CPU_RATIO, engine, Spread.of(ratios), "each batch against the primitives beside it")
-    for concurrent, count in plan.sessions.items():
+        yield Row(kind.cpu, engine, Spread.of(session_cpu), f"per batch of {plan.batch}")
+        yield Row(kind.ratio, engine, Spread.of(ratios), "each batch against the primitives beside it")
+    for concurrent, quantity in kind.rates.items():
+        count = plan.sessions[concurrent]
         progress(f"{engine}: {plan.rounds} x {count} sessions, {concurrent} at once")
         rates = [await _rate(lab, count, concurrent) for _ in range(plan.rounds)]
-        yield Row(rows.RATES[concurrent], engine, Spread.of(rates), f"{count} sessions a round")
+        yield Row(quantity, engine, Spread.of(rates), f"{count} sessions a round")
 
 
-def self_signatures_verified() -> int:
-    """How many of a session's two self-signatures the measured mode verifies."""
-    return 0 if CheckName.CERTIFICATE_SIGNATURE in SKIPS else 2
+def self_signatures_verified(attestation: str) -> int:
+    """How many of a session's two self-signatures a mode verifies."""
+    return 0 if CheckName.CERTIFICATE_SIGNATURE in SKIPS_OF[attestation] else 2
 
 
 async def _rate(lab: ResidentLab, count: int, concurrent: int) -> float:

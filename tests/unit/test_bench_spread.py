@@ -3,18 +3,19 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from lab.bench import footprint, rows
+from lab.bench import footprint, quotes, rows
 from lab.bench.footprint import Footprint, MemoryPlan, footprint_rows
-from lab.bench.primitives import Primitive, bare_handshake, milliseconds, primitive_sum, primitives
+from lab.bench.primitives import Primitive, bare_handshake, milliseconds, primitive_sum, primitives, quote_primitives
 from lab.bench.resident import session_milliseconds
 from lab.bench.roles import Memory, cpu_seconds, memory
 from lab.bench.rows import Target, Verdict, wanted
-from lab.bench.sessions import self_signatures_verified
+from lab.bench.sessions import ATTESTED, BARE, self_signatures_verified
 from lab.bench.spread import Spread
 from lab.errors import UsageError
 
@@ -99,8 +100,25 @@ def test_primitives_of_a_session_are_those_of_the_profile():
         each.run()
 
 
-def test_the_measured_mode_verifies_no_self_signature():
-    assert self_signatures_verified() == 0
+def test_accept_all_verifies_no_self_signature_and_lab_both():
+    assert self_signatures_verified("accept-all") == 0
+    assert self_signatures_verified("lab") == 2
+
+
+def test_sessions_with_quotes_need_their_signatures_besides():
+    bare, attested = ({each.name: each.times for each in kind.table()} for kind in (BARE, ATTESTED))
+    assert attested == bare | {"ECDSA verification": 4, "P-256 signature": 2, "P-256 verification": 12}
+    for each in quote_primitives():
+        each.run()
+
+
+def test_a_quote_is_verified_here_and_by_dcap_qvl_where_that_is_installed(monkeypatch: pytest.MonkeyPatch):
+    measured = quotes.measure(2)
+    assert [row.quantity for row in measured] == [rows.QUOTE, rows.QUOTE_PREPARED, rows.QUOTE_DCAP]
+    assert [row.spread.n for row in measured] == [2, 2, 2]
+
+    monkeypatch.setitem(sys.modules, "dcap_qvl", None)
+    assert [row.quantity for row in quotes.measure(1)] == [rows.QUOTE, rows.QUOTE_PREPARED]
 
 
 def test_a_bare_handshake_comes_to_its_end():
