@@ -9,16 +9,20 @@ from typing import Final
 from lab import failures as lab_failures
 from lab.names import checkout_path
 from migtd import failures as migtd_failures
-from migtd.attestation import accept_all
-from migtd.checks import CheckName
+from migtd.attestation.quote import failures as quote_failures
+from migtd.checks import ON_REQUEST, CheckName
+from migtd.choices import SKIPS_OF
 from migtd.errors import FailureKind
+from migtd.policy import failures as policy_failures
 from vmm_stub import failures as vmm_failures
 
-MODES: Final[Mapping[str, Mapping[CheckName, str]]] = {accept_all.AcceptAll.name: accept_all.SKIPS}
+MODES: Final[Mapping[str, Mapping[CheckName, str]]] = SKIPS_OF
 """Each attestation mode of this version with the checks that it cannot make."""
 
 _CATALOGUES: Final = (
     ("The MigTD", migtd_failures.catalogue()),
+    ("Quotes and collateral", quote_failures.catalogue()),
+    ("Policies", policy_failures.catalogue()),
     ("The emulated host", vmm_failures.catalogue()),
     ("The lab and its tasks", lab_failures.catalogue()),
 )
@@ -35,11 +39,14 @@ def documents() -> dict[str, str]:
 
 def _checks() -> str:
     head = ["check", *MODES]
-    rows = [[f"`{check.value}`", *(_cell(skips.get(check)) for skips in MODES.values())] for check in CheckName]
+    rows = [[f"`{check.value}`", *(_cell(check, skips) for skips in MODES.values())] for check in CheckName]
     return _table(head, rows)
 
 
-def _cell(reason: str | None) -> str:
+def _cell(check: CheckName, skips: Mapping[CheckName, str]) -> str:
+    if check in ON_REQUEST:
+        return "made with `--refuse-expired`" if CheckName.QUOTE_PEER not in skips else "there is no collateral"
+    reason = skips.get(check)
     return "made" if reason is None else f"skipped: {reason.partition(': ')[2] or reason}"
 
 
