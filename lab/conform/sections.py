@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Final, TypeAlias
 
-from lab.conform import certificates, evidence, policy_v1, supplemental
+from lab.conform import certificates, evidence, policy_v1, policy_v2, policy_v2_rules, supplemental
 from lab.conform.files import Data, Row
 
 Run: TypeAlias = Callable[[Row, Data], Mapping[str, object]]
@@ -33,6 +33,21 @@ SECTIONS: Final[Mapping[str, Section]] = {
     "v1_parse": Section(policy_v1.parse, further=("blocks",)),
     "v1_property": Section(policy_v1.apply_property),
     "v1_masks": Section(policy_v1.mask, hex=frozenset({"expected"})),
+    "v2_parse": Section(policy_v2.parse, further=("raw_length", "signature_length", "entries", "validate")),
+    "v2_signature": Section(policy_v2.signature),
+    "v2_collateral_lookup": Section(policy_v2.collateral_lookup),
+    "v2_global": Section(policy_v2_rules.global_entry),
+    "v2_block": Section(policy_v2_rules.block),
+    "v2_prop_int": Section(policy_v2_rules.integer_property),
+    "v2_prop_str": Section(policy_v2_rules.string_property),
+    "v2_prop_tcb_status": Section(policy_v2_rules.platform_status_property),
+    "v2_prop_servtd_status": Section(policy_v2_rules.servtd_status_property),
+    "v2_status_rank": Section(policy_v2_rules.status_rank, required=("rank",)),
+    "v2_hex": Section(policy_v2.signature_text, hex=frozenset({"expected"})),
+    "v2_svn_mapping": Section(policy_v2_rules.svn_mapping),
+    "v2_engine_not_older": Section(policy_v2_rules.engine_not_older),
+    "v2_tcb_level": Section(policy_v2_rules.tcb_level),
+    "init_tdinfo_owner": Section(policy_v2_rules.init_tdinfo_owner),
     "event_log_parse": Section(evidence.event_log_parse),
     "tdinfo_rtmrs": Section(evidence.rtmrs_of_tdinfo, hex=frozenset({"expected"})),
     "servtd_info_hash": Section(evidence.servtd_info_hash),

@@ -38,6 +38,8 @@ class Verdict(enum.StrEnum):
     MET = "met"
     NOT_MET = "not met"
     UNKNOWN_NAME = "unknown name"
+    UNUSABLE = "cannot be applied"
+    """The operation does not fit the reference, or the reference the value (policy v2)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,8 +47,9 @@ class Finding:
     """One rule and what was found.
 
     `block` counts from 1 in file order, 0 where no block was chosen; `part` is the path in it (`QE.QeIdentity`); `name`
-    the property. `operation` and `reference` are the policy's, the latter as written there. `local` and `peer` are the
-    bytes compared, as hex, None where there was nothing; `field` says where they come from.
+    the property. `operation` and `reference` are the policy's, the latter as written there. `local` and `peer` are what
+    was compared, None where there was nothing: with v1 bytes as hex, with v2 texts and numbers, `local` being what
+    `self` and `init` stand for. `field` says where they come from.
     """
 
     block: int
@@ -70,6 +73,11 @@ def shown_value(value: bytes | None) -> str | None:
     if value is None or len(value) <= MAX_VALUE_BYTES:
         return None if value is None else value.hex()
     return f"{value[:MAX_VALUE_BYTES].hex()}… ({len(value)} bytes)"
+
+
+def shown_text(value: str | int | None) -> str | None:
+    """A text or a number of either side, on one line, cut where it is long."""
+    return None if value is None else shown_reference(str(value))
 
 
 def shown_reference(written: str) -> str:
@@ -106,7 +114,8 @@ def summarize_all(trace: Sequence[Finding], room: int = MAX_SUMMARY) -> tuple[st
         kept[number] = line
     lines = [kept[number] for number in sorted(kept)]
     if len(kept) < len(trace):
-        lines.insert(sum(number not in unmet for number in kept), f"… {len(trace) - len(kept)} more rules")
+        gap = next(number for number in range(len(trace)) if number not in kept)
+        lines.insert(gap, f"… {len(trace) - len(kept)} more rules")
     return tuple(lines)
 
 

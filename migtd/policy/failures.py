@@ -52,11 +52,11 @@ _TEXTS: Final[Mapping[PolicyErrorName, tuple[str, str]]] = {
     ),
     PolicyErrorName.InvalidParameter: (
         "the policy names something that is not there, or what it is applied to is malformed",
-        "compare the names in the policy with policy.md 1.5; a record has 822 bytes",
+        "the detail names it: policy.md 1.5 has the names of v1, 2.1 to 2.5 what v2 takes; a record has 822 bytes",
     ),
     PolicyErrorName.InvalidPolicy: (
         "the policy does not decode",
-        "correct the document at the place that is named; policy.md 1.1 to 1.3 gives its form",
+        "correct the document at the place that is named; policy.md 1.1 to 1.3 gives its form, 2.1 to 2.4 that of v2",
     ),
     PolicyErrorName.InvalidEventLog: (
         "an event log cannot be used: unreadable, not what the RTMRs say, or the policy names an unknown event",

@@ -63,10 +63,10 @@ class Field:
     optional: bool = False
 
 
-def text_of(data: bytes) -> str:
-    """The characters of a document. Raises JsonError if it is not UTF-8 or has more than MAX_DOCUMENT bytes."""
-    if len(data) > MAX_DOCUMENT:
-        raise JsonError(f"{len(data)} bytes, the most are {MAX_DOCUMENT}", 0)
+def text_of(data: bytes, limit: int = MAX_DOCUMENT) -> str:
+    """The characters of a document. Raises JsonError if it is not UTF-8 or has more than `limit` bytes."""
+    if len(data) > limit:
+        raise JsonError(f"{len(data)} bytes, the most are {limit}", 0)
     try:
         return data.decode("utf-8")
     except UnicodeDecodeError as error:

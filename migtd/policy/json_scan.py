@@ -36,8 +36,7 @@ _OPENING_ARRAYS: Final = re.compile(r"[\[ \t\n\r]*")
 _CLOSING_ARRAYS: Final = re.compile(r"\]*")
 _AFTER_VALUE: Final = re.compile(rf"{_SPACE}([,\]}}])")
 _COLON: Final = re.compile(rf"{_SPACE}:")
-_PLAIN: Final = re.compile(r'[^"\\\x00-\x1f]*+')
-_ESCAPE: Final = re.compile(r'\\(?:["\\/bfnrt]|u[0-9A-Fa-f]{4})')
+_STRING_BODY: Final = re.compile(r'(?:[^"\\\x00-\x1f]++|\\(?:["\\/bfnrt]|u[0-9A-Fa-f]{4}))*+')
 _LONE_SURROGATE: Final = re.compile("[\ud800-\udfff]")
 _NUMBER_PARTS: Final = re.compile(r"-?([0-9]+)(?:\.([0-9]+))?(?:[eE]([+-]?)0*([0-9]*))?")
 
@@ -116,7 +115,7 @@ def string_value(token: Token) -> str:
     if "\\" not in token.text:
         return token.text[1:-1]
     value: str = json.loads(token.text)
-    if _LONE_SURROGATE.search(value):
+    if "\\u" in token.text and _LONE_SURROGATE.search(value):
         raise JsonError("a lone surrogate in a string", token.start)
     return value
 
@@ -220,16 +219,10 @@ def _check_depth(start: int, depth: int, rules: Rules) -> None:
 
 def _string_end(text: str, start: int) -> int:
     """Behind the closing quote of the string that opens at `start`."""
-    position = start + 1
-    while True:
-        plain = _PLAIN.match(text, position)
-        position = plain.end() if plain else position
-        if text[position : position + 1] == '"':
-            return position + 1
-        escape = _ESCAPE.match(text, position)
-        if escape is None:
-            raise JsonError("a string that does not end, a control character in it, or an unknown escape", position)
-        position = escape.end()
+    position = _end(_STRING_BODY, text, start + 1)
+    if text[position : position + 1] != '"':
+        raise JsonError("a string that does not end, a control character in it, or an unknown escape", position)
+    return position + 1
 
 
 def _refused(text: str, position: int, what: str) -> JsonError:

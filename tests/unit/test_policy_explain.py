@@ -5,9 +5,11 @@ from __future__ import annotations
 
 import json
 
+import pytest
+
 from migtd.policy import failures
 from migtd.policy.errors import PolicyErrorName
-from migtd.policy.explain import describe, summarize
+from migtd.policy.explain import describe, summarize, summarize_all
 from tests.unit.policy_v1_evidence import (
     EQUAL_SELF,
     RECORD,
@@ -105,6 +107,26 @@ def test_a_summary_is_a_line_with_the_values_of_what_is_not_met():
         'met: block 2, QE.QeIdentity ISVPRODID: equal "self"',
         f'not met: block 2, QE.QeIdentity ISVSVN: equal "self"; local {own}, peer 0000 (record bytes 732 to 734)',
     ]
+
+
+def test_all_findings_are_summarized_in_order_where_there_is_room():
+    found = evaluated(policy(SELF_PLATFORM, qe(ISVPRODID=EQUAL_SELF, ISVSVN=EQUAL_SELF)), peer=patched(732, "0000"))
+    assert summarize_all(found.trace) == tuple(map(summarize, found.trace))
+    assert summarize_all([]) == ()
+
+
+@pytest.mark.parametrize("room", [0, 100, 400, 2_000])
+def test_without_room_the_rules_not_met_and_the_first_ones_are_kept_and_the_others_counted(room):
+    found = evaluated(
+        policy(SELF_PLATFORM, *[qe(ISVPRODID=EQUAL_SELF)] * 300, qe(ISVSVN=EQUAL_SELF)), peer=patched(732, "0000")
+    )
+    lines = summarize_all(found.trace, room)
+    (left_out,) = (number for number, line in enumerate(lines) if line.startswith("… "))
+    assert lines[left_out] == f"… {len(found.trace) - len(lines) + 1} more rules"
+    assert list(lines[:left_out]) == [summarize(each) for each in found.trace[:left_out]]
+    assert list(lines[left_out + 1 :]) == [summarize(found.trace[-1])] * (len(lines) - left_out - 1)
+    assert sum(len(json.dumps(line)) for line in lines) <= room + 100
+    assert (len(lines) > 1) is (room >= 400)
 
 
 def test_an_error_without_a_trace_is_told_alone():

@@ -274,6 +274,7 @@ def test_a_document_is_utf8(data):
 
 def test_a_document_is_bounded():
     assert len(text_of(b" " * MAX_DOCUMENT)) == MAX_DOCUMENT
+    assert len(text_of(b" " * (MAX_DOCUMENT + 1), MAX_DOCUMENT + 1)) == MAX_DOCUMENT + 1
     with pytest.raises(JsonError, match="the most are"):
         text_of(b"[" * 100_000_000)
 
