@@ -11,6 +11,7 @@ from invoke.context import Context
 
 from lab import options as asked
 from lab.errors import ExitStatus
+from lab.policy_tools.tasks import policy
 from lab.task import at_most_one, exactly_one, seconds, task, whole_number
 
 LAB = {"name": "lab's name; default: lab- and 6 hex digits of this checkout's path", "engine": "docker or process"}
@@ -393,4 +394,5 @@ namespace = Collection(
     run_tests,
     Collection("lab", init, validate),
     Collection("pki", make, show, export),
+    policy,
 )
