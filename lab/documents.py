@@ -8,9 +8,12 @@ from typing import Final
 
 from lab import failures as lab_failures
 from lab.names import checkout_path
+from lab.policy_tools import failures as policy_tool_failures
 from migtd import failures as migtd_failures
+from migtd.attestation.accept_all import V2_SKIPS
+from migtd.attestation.accept_all_v2 import REBINDING_SKIPS
 from migtd.attestation.quote import failures as quote_failures
-from migtd.checks import ON_REQUEST, CheckName
+from migtd.checks import ON_REQUEST, POLICY_V2, REBINDING, CheckName
 from migtd.choices import SKIPS_OF
 from migtd.errors import FailureKind
 from migtd.policy import failures as policy_failures
@@ -25,6 +28,7 @@ _CATALOGUES: Final = (
     ("Policies", policy_failures.catalogue()),
     ("The emulated host", vmm_failures.catalogue()),
     ("The lab and its tasks", lab_failures.catalogue()),
+    ("The policy tools", policy_tool_failures.catalogue()),
 )
 _BEGIN: Final = "<!-- generated: checks -->"
 _END: Final = "<!-- end of generated text -->"
@@ -44,10 +48,20 @@ def _checks() -> str:
 
 
 def _cell(check: CheckName, skips: Mapping[CheckName, str]) -> str:
+    if check in POLICY_V2 | REBINDING:
+        return _v2_cell(check, nothing_verified=CheckName.QUOTE_PEER in skips)
     if check in ON_REQUEST:
         return "made with `--refuse-expired`" if CheckName.QUOTE_PEER not in skips else "there is no collateral"
     reason = skips.get(check)
     return "made" if reason is None else f"skipped: {reason.partition(': ')[2] or reason}"
+
+
+def _v2_cell(check: CheckName, *, nothing_verified: bool) -> str:
+    """Modes that verify work with policy v1 in this version, so only the one that does not has anything to tell."""
+    if not nothing_verified:
+        return "policy v1 has none"
+    reason = {**V2_SKIPS, **REBINDING_SKIPS}.get(check)
+    return "made in a rebinding" if reason is None else f"skipped: {reason.partition(': ')[2]}"
 
 
 def _catalogue() -> str:

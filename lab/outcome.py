@@ -8,7 +8,14 @@ from typing import Literal
 from pydantic import Field
 
 from migtd.observer import Phase
-from vmm_stub.vmm.control.models import ErrorModel, MigrationModel, Model, SideOutcome
+from vmm_stub.vmm.control.models import (
+    ErrorModel,
+    MigrationModel,
+    Model,
+    RebindFinalizeModel,
+    SessionOperation,
+    SideOutcome,
+)
 
 
 class SidePhases(Model):
@@ -19,7 +26,11 @@ class SidePhases(Model):
 
 
 class Outcome(Model):
-    """Both sides of one migration. `source` or `destination` is null where that side is not ours."""
+    """Both sides of one migration. `source` or `destination` is null where that side is not ours.
+
+    In `rebind-prepare` the source is the old MigTD, the destination the new one; no key crosses, `msk_match` is null.
+    `rebind-finalize` has only a destination: the new MigTD, which has no part in it.
+    """
 
     schema_version: Literal[1] = Field(default=1, alias="schema")
     lab: str
@@ -28,7 +39,7 @@ class Outcome(Model):
     session: str
     transport: str
     request_id: int
-    operation: Literal["migration"] = "migration"
+    operation: Literal["migration", "rebind-prepare", "rebind-finalize"] = "migration"
     duration_ms: float
     success: bool
     msk_match: bool | None
@@ -73,6 +84,7 @@ def join(
     return Outcome.model_validate(
         {
             **labels,
+            "operation": next((side.operation for side in (source, destination) if side), SessionOperation.MIGRATION),
             "duration_ms": round(duration_ms, 3),
             "success": succeeded(ours, theirs, match=match),
             "msk_match": match,
@@ -82,5 +94,21 @@ def join(
             ),
             "source": ours,
             "destination": theirs,
+        }
+    )
+
+
+def finalized(rebinding: RebindFinalizeModel, *, duration_ms: float, **labels: str | int) -> Outcome:
+    """The outcome of a finalized rebinding; `labels` as for `join`."""
+    return Outcome.model_validate(
+        {
+            **labels,
+            "operation": "rebind-finalize",
+            "duration_ms": round(duration_ms, 3),
+            "success": succeeded(rebinding.outcome, match=None),
+            "msk_match": None,
+            "phases_ms": SidePhases(),
+            "source": None,
+            "destination": rebinding.outcome,
         }
     )

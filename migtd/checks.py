@@ -28,6 +28,9 @@ class CheckName(enum.StrEnum):
     CERTIFICATE = "certificate"
     CERTIFICATE_EKU = "certificate-eku"
     EVIDENCE_PRESENT = "evidence-present"
+    PEER_DATA_HASH = "peer-data-hash"
+    TDREPORT_MAC = "tdreport-mac"
+    TDREPORT_HASHES = "tdreport-hashes"
     QUOTE_PEER = "quote-peer"
     COLLATERAL_CURRENT = "collateral-current"
     REPORTDATA = "reportdata"
@@ -35,13 +38,23 @@ class CheckName(enum.StrEnum):
     EVENT_LOG_REPLAY = "event-log-replay"
     RTMRS_EQUAL = "rtmrs-equal"
     POLICY = "policy"
+    INITIAL_TDINFO = "initial-tdinfo"
+    SERVTD_EXT = "servtd-ext"
     EXCHANGE_INFORMATION = "exchange-information"
     SERVTD_ATTR = "servtd-attr"
     VERSIONS = "versions"
 
 
-ON_REQUEST: Final = frozenset({CheckName.COLLATERAL_CURRENT})
-"""Checks that are made only where they were asked for; all others are made, or skipped by name, in every session."""
+POLICY_V2: Final = frozenset({CheckName.PEER_DATA_HASH})
+"""Checks that only policy v2 knows."""
+REBINDING: Final = frozenset(
+    {CheckName.TDREPORT_MAC, CheckName.TDREPORT_HASHES, CheckName.INITIAL_TDINFO, CheckName.SERVTD_EXT}
+)
+"""Checks that only a rebinding knows, where a TDREPORT stands in for the quote: the initial TDINFO (owner, hash and
+engine) and SERVTD_EXT are the new MigTD's to check."""
+ON_REQUEST: Final = frozenset({CheckName.COLLATERAL_CURRENT}) | POLICY_V2 | REBINDING
+"""Checks that not every session makes: these, and the current collateral, which `--refuse-expired` asks for. All others
+are made, or skipped by name, in every migration."""
 
 
 class CheckStatus(enum.StrEnum):

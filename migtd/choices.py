@@ -10,11 +10,13 @@ from typing import Final, TypeAlias, TypeVar
 
 from migtd import event_log, failures
 from migtd.attestation.accept_all import SKIPS, AcceptAll
+from migtd.attestation.accept_all_v2 import AcceptAllV2
 from migtd.attestation.mode import AttestationMode
 from migtd.checks import CheckName
 from migtd.errors import FailureKind, InitializationError, InvalidParameter
 from migtd.guest.interfaces import EventLogArea, Guest
 from migtd.migration.measurement import measure_without_attestation
+from migtd.migration.pre_session import PeerData, push_peer_data
 from migtd.migration.session import SessionFactory
 from migtd.ratls.session import RaTls
 
@@ -47,7 +49,14 @@ def session_factory(name: str) -> SessionFactory:
 def _start_accept_all(_clock: Clock | None, guest: Guest) -> AttestationMode:
     measure_without_attestation(guest)
     area = _log_of(guest)
-    return AcceptAll(lambda: event_log.for_sending(area))
+
+    def log() -> bytes:
+        return event_log.for_sending(area)
+
+    policy, chain = guest.configuration.policy(), guest.configuration.policy_issuer_chain()
+    if not policy or not chain:
+        return AcceptAll(log)
+    return AcceptAll(log, AcceptAllV2(push_peer_data(PeerData(policy, chain)), guest.tdcall.mr_report, log))
 
 
 def _start_policy_v1(name: str, clock: Clock | None, guest: Guest) -> AttestationMode:

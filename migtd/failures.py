@@ -111,6 +111,21 @@ DEADLINE_PRE_SESSION = FailureKind(
     "the pre-session exchange did not end within its deadline",
     "the peer connected and stayed silent; raise `deadlines` only if it is merely slow",
 )
+PRE_SESSION_MALFORMED = FailureKind(
+    "MIGTD-PRE-SESSION-MALFORMED",
+    "a message of the pre-session exchange breaks its layout",
+    "both sides must work with policy v2; with policy v1 there is no such exchange (spdm.md 3.3)",
+)
+PRE_SESSION_VERSION = FailureKind(
+    "MIGTD-PRE-SESSION-VERSION",
+    "the two sides have no version of the pre-session exchange in common",
+    "this MigTD speaks version 0x0100",
+)
+PEER_DATA_TOO_LARGE = FailureKind(
+    "MIGTD-PEER-DATA-TOO-LARGE",
+    "the peer announces more policy and issuer chain than this side takes",
+    "policy and chain together have at most 1 MiB",
+)
 DEADLINE_SESSION = FailureKind(
     "MIGTD-DEADLINE-SESSION",
     "the secure session did not end within its deadline",
@@ -222,6 +237,23 @@ CERTIFICATE_SIGNATURE = FailureKind(
     "it must be ecdsa-with-SHA384 over the TBS bytes as sent, by the key in the certificate",
 )
 
+PEER_DATA_MISMATCH = FailureKind(
+    "MIGTD-PEER-DATA-MISMATCH",
+    "the peer's certificate was made with another policy than the one that came before the session",
+    "somebody changed the pre-session exchange on its way; extension .1.4 is the SHA-384 of what the peer sent",
+)
+
+# --- rebinding -----------------------------------------------------------------------------------------------------
+SERVTD_EXT_MALFORMED = FailureKind(
+    "MIGTD-SERVTD-EXT-MALFORMED",
+    "the SERVTD_EXT of the target TD is missing or too short",
+    "the old MigTD's certificate must have extension 1.2.840.113741.1.5.5.1.6 with 272 bytes",
+)
+INITIAL_TDINFO_UNVERIFIED = FailureKind(
+    "MIGTD-INITIAL-TDINFO-UNVERIFIED",
+    "this attestation mode has no policy that could judge the initial TDINFO of the VMM",
+    "start without init data, or with a mode that verifies policy v2",
+)
 
 # --- exchange and commit -------------------------------------------------------------------------------------------
 EXCHANGE_RESERVED = FailureKind(

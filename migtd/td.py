@@ -8,6 +8,7 @@ line is InvalidParameter, 1). A MigTD that cannot start tells its host by Report
 from __future__ import annotations
 
 import asyncio
+import os
 import signal
 import sys
 import time
@@ -95,6 +96,7 @@ async def serve(
             session_factory=session,
             deadlines=deadlines,
             observer=observer,
+            random=os.urandom,
         ).serve()
     except MigTDError as error:
         if error.kind is failures.CHANNEL_LOST:

@@ -65,6 +65,7 @@ class FakeTdCall:
         self.calls: list[str] = []
         self.written: list[tuple[TargetTd, int, int]] = []
         self.extended: list[tuple[int, bytes]] = []
+        self.approved: list[tuple[TargetTd, bytes]] = []
 
     def vp_info(self) -> VpInfo:
         """One TD with `vcpus` vCPUs."""
@@ -105,6 +106,11 @@ class FakeTdCall:
         """Remember in `fields`."""
         self._count("TDG.VM.WR")
         self.fields[field] = value
+
+    def servtd_rebind_approve(self, target: TargetTd, token: bytes) -> None:
+        """Remember in `approved`."""
+        self._count("TDG.SERVTD.REBIND.APPROVE")
+        self.approved.append((target, token))
 
     def written_key(self, target: TargetTd) -> bytes:
         """MIG_DEC_KEY of a target TD as far as it was written, in the order of the writes."""

@@ -6,14 +6,21 @@ from __future__ import annotations
 import struct
 from collections import deque
 from collections.abc import Mapping
-from typing import Final
+from typing import Final, NoReturn
 
 from migtd import failures
 from migtd.attestation.mode import REPORT_DATA_SIZE, Evidence, PeerEvidence
 from migtd.checks import CheckName, CheckRunner
 from migtd.errors import MigTDError, NetworkError, SecureSessionError
 from migtd.migration.data import EXCHANGE_SIZE, pull_exchange_information, push_exchange_information
-from migtd.migration.session import EvidenceNeeded, PeerInformation, PhaseEntered, SessionContext, SessionEvent
+from migtd.migration.session import (
+    EvidenceNeeded,
+    PeerInformation,
+    PhaseEntered,
+    RebindingContext,
+    SessionContext,
+    SessionEvent,
+)
 from migtd.observer import Phase
 
 
@@ -24,6 +31,7 @@ class ScriptedMode:
     """
 
     name = "scripted"
+    v2 = None
 
     def __init__(
         self,
@@ -159,3 +167,7 @@ class InsecurePlainSessions:
     def __call__(self, context: SessionContext) -> InsecurePlainSession:
         """A new session."""
         return InsecurePlainSession(context)
+
+    def rebinding(self, context: RebindingContext) -> NoReturn:
+        """There is none."""
+        raise NotImplementedError(context)

@@ -184,6 +184,11 @@ TARGET_TD_UNKNOWN = FailureKind(
     "no target TD has that binding handle and UUID",
     "create it first with POST /v1/target-tds; GET lists those that exist",
 )
+REBIND_REFUSED = FailureKind(
+    "VMM-REBIND-REFUSED",
+    "the TDX module does not move the binding of the target TD",
+    "prepare the rebinding first, with success on both sides: the old MigTD approves what the new one accepts",
+)
 RANDOM_SOURCE_BROKEN = FailureKind(
     "VMM-RANDOM-SOURCE-BROKEN",
     "the random source of the emulated TDX module gives no usable bytes",

@@ -13,8 +13,11 @@ from migtd.guest.configuration import FileConfiguration
 from migtd.guest.emulated import ChannelObserver, emulated_guest
 from migtd.guest.ghci import (
     EnableLogArea,
+    GetMigtdData,
     GetTdReport,
+    PolicyVersion,
     Request,
+    Start,
     StartMigration,
     pull_operation,
     pull_request,
@@ -23,6 +26,7 @@ from migtd.guest.ghci import (
 from migtd.guest.interfaces import TargetTd
 from migtd.guest.services import GhciServices
 from migtd.migration.logging import LogLevel, MigTdLog
+from migtd.migration.rebinding import own_tdinfo
 from vmm_stub.vmm.control.models import (
     HostConfig,
     MigrationRequest,
@@ -82,21 +86,29 @@ class ScriptedGuest:
         self.log = MigTdLog(self.guest.memory, vmm.migtd(migtd).config.vcpus, ceiling=LogLevel.TRACE)
 
     async def next_request(self) -> Request:
-        """The next request of the host."""
+        """The next request of the host; those of policy v2 are understood too."""
         status, payload = await self.services.wait_for_request()
-        return pull_request(pull_operation(status), payload)
+        return pull_request(pull_operation(status), payload, PolicyVersion.V2)
 
-    async def answer(self, request: EnableLogArea | GetTdReport) -> None:
+    async def answer(self, request: EnableLogArea | GetTdReport | GetMigtdData) -> None:
         """Serve one of the requests that go with a migration, as a MigTD does."""
         if isinstance(request, EnableLogArea):
             data = push_log_area_answer(self.log.enable(request.max_level))
+        elif isinstance(request, GetMigtdData):
+            data = own_tdinfo(self.guest.tdcall)
         else:
             data = self.guest.tdcall.mr_report(bytes(64))
         await self.services.report_status(request.request_id, MigrationResult.Success, data)
 
     async def start_migration(self) -> StartMigration:
         """Serve requests up to the next StartMigration, and return that."""
-        while not isinstance(request := await self.next_request(), StartMigration):
+        request = await self.start()
+        assert isinstance(request, StartMigration)  # noqa: S101 - a test's own mistake
+        return request
+
+    async def start(self) -> Start:
+        """Serve requests up to the next StartMigration or StartRebinding, and return that."""
+        while not isinstance(request := await self.next_request(), Start):
             await self.answer(request)
         return request
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 
 from lab.invariants.event import Violation, number, text
-from lab.invariants.run import UNKNOWN, SideEnd
+from lab.invariants.run import MIGRATION, UNKNOWN, SideEnd
 from migtd.checks import CheckStatus
 
 ROLES: Final = ("source", "destination")
@@ -24,7 +24,7 @@ def check_outcome(document: object, ends: Ends | None = None) -> Iterator[Violat
     if not sides:
         return
     request_id = number(document, "request_id")
-    for sentence in (*_success(document, sides), *_each_side(sides)):
+    for sentence in (*_success(document, sides), *_each_side(sides, text(document, "operation") or MIGRATION)):
         yield Violation("I4", "", request_id, 0, sentence)
     for role, side in sides.items():
         known = (ends or {}).get((role, -1 if request_id is None else request_id), ())
@@ -44,14 +44,14 @@ def _success(document: Mapping[Any, Any], sides: Mapping[str, Mapping[Any, Any]]
         yield f"`msk_match` is {match!r}, and {'both sides' if both_wrote else 'not both sides'} wrote a key"
 
 
-def _each_side(sides: Mapping[str, Mapping[Any, Any]]) -> Iterator[str]:
+def _each_side(sides: Mapping[str, Mapping[Any, Any]], operation: str) -> Iterator[str]:
     for role, side in sides.items():
         written, checks = side.get("key_written") is True, side.get("checks")
         checks = checks if isinstance(checks, Sequence) else ()
         failed = any(isinstance(each, Mapping) and each.get("status") == CheckStatus.FAILED for each in checks)
         if written and failed:
             yield f"{role} refused its peer, and yet the peer's key is written"
-        if number(side, "code") == 0 and not written:
+        if operation == MIGRATION and number(side, "code") == 0 and not written:
             yield f"{role} says Success, and the peer's key is not written"
         if (number(side, "code") is None) is not (text(side, "result") == UNKNOWN):
             yield f"{role}: only a result Unknown has no code"

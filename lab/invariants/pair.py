@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from typing import Final
 
 from lab.invariants.event import Violation
-from lab.invariants.run import UNKNOWN, Run
+from lab.invariants.run import MIGRATION, UNKNOWN, Run
 from migtd.checks import CheckName
 from migtd.errors import MigrationResult
 
@@ -33,7 +33,8 @@ class Pairs:
         if run.end is not None and run.end.key_written and run.failed_checks:
             text = f"it refused its peer ({', '.join(run.failed_checks)}), and yet the peer's key is written"
             yield _violation("I4", run, text)
-        if run.end is not None and run.end.result == _SUCCESS and not run.end.key_written:
+        writes = run.operation == MIGRATION
+        if writes and run.end is not None and run.end.result == _SUCCESS and not run.end.key_written:
             yield _violation("I4", run, "Success, and the peer's key is not written")
         if run.target is None:
             return
@@ -78,7 +79,8 @@ def _compare(one: Run, other: Run) -> Iterator[Violation]:
     if one.end.result == _SUCCESS:
         return
     # The other side has this side's key, and this side failed.
-    if not one.key_sent:
+    # The old MigTD of a rebinding hears nothing of the new one, which may be lost as soon as the other is done.
+    if not one.key_sent and one.operation == MIGRATION:
         yield _violation("I4", one, f"ended with {one.end.result} opposite a Success before its key was sent")
     elif not (staged or one.end.result in {UNKNOWN, *_LINK_LOST} or one.write_failed or _own_target_refused(one)):
         yield _violation("I4", one, f"ended with {one.end.result} opposite a Success although nothing was lost")

@@ -18,6 +18,14 @@ UNKNOWN: Final = "Unknown"
 CHECKS: Final = tuple(name.value for name in CheckName if name not in ON_REQUEST)
 PEER_CHECKS: Final = CHECKS[: CHECKS.index(CheckName.EXCHANGE_INFORMATION.value)]
 """Those that judge the peer, before anything may be told to it. What it tells then is checked by the rest."""
+MIGRATION: Final = "migration"
+_OF_QUOTES: Final = frozenset({CheckName.QUOTE_LOCAL, CheckName.QUOTE_PEER})
+OLD_PEER_CHECKS: Final = (
+    *(name for name in PEER_CHECKS if name not in _OF_QUOTES),
+    *(name.value for name in (CheckName.PEER_DATA_HASH, CheckName.TDREPORT_MAC, CheckName.TDREPORT_HASHES)),
+)
+NEW_PEER_CHECKS: Final = (*OLD_PEER_CHECKS, CheckName.INITIAL_TDINFO.value, CheckName.SERVTD_EXT.value)
+"""The same for the two MigTDs of a rebinding."""
 _PHASES: Final = tuple(phase.value for phase in Phase)
 _KEY_SENT: Final = _PHASES.index(Phase.EXCHANGE.value)
 _SERVTD_WR: Final = "TDG.SERVTD.WR"
@@ -74,6 +82,7 @@ class Run:
     migtd: str
     request_id: int
     role: str
+    operation: str
     target: tuple[int, ...] | None
     started: float
     seq: int
@@ -93,6 +102,13 @@ class Run:
     told: set[str] = field(default_factory=set)
     """Violations that are told once per run."""
     _records: RecordReader = field(default_factory=RecordReader)
+
+    @property
+    def peer_checks(self) -> tuple[str, ...]:
+        """Those that judge the peer, before anything may be told to it."""
+        if self.operation == MIGRATION:
+            return PEER_CHECKS
+        return OLD_PEER_CHECKS if self.role == "source" else NEW_PEER_CHECKS
 
     @property
     def key_sent(self) -> bool:
@@ -120,7 +136,7 @@ class Run:
         self.sent.feed(data)
         if self._records.feed(data):
             self.key_record_sent = True
-            for sentence in self.unchecked(PEER_CHECKS, "the key was sent"):
+            for sentence in self.unchecked(self.peer_checks, "the key was sent"):
                 yield "I1", sentence
         if self._records.goes_on and self._once("goes on"):
             yield "I6", "its stream begins in the middle of a session"

@@ -11,8 +11,18 @@ from collections.abc import Callable, Collection, Iterator
 from itertools import islice
 from typing import Final
 
-from lab.invariants.event import HISTORY, Recorded, Violation, number, payload, registers, target_of, text
-from lab.invariants.run import CHECKS, PEER_CHECKS, UNKNOWN, FieldWrite, Run, SideEnd, field_write_of
+from lab.invariants.event import (
+    HISTORY,
+    Recorded,
+    Violation,
+    hexadecimal,
+    number,
+    payload,
+    registers,
+    target_of,
+    text,
+)
+from lab.invariants.run import CHECKS, MIGRATION, UNKNOWN, FieldWrite, Run, SideEnd, field_write_of
 from migtd.checks import CheckStatus
 from migtd.guest.ghci import LOG_AREA_REQUEST_BIT, REPORT_REQUEST_BIT
 from migtd.observer import Phase
@@ -25,7 +35,8 @@ _REPORT_REFUSED: Final = "VMM-REPORT-REFUSED"
 _CANCELLED: Final = "cancelled by the VMM"
 _SAME_TARGET: Final = 64
 """Migrations of one target TD at the same time among which the writer of a key is looked for."""
-_START_MIGRATION: Final = "StartMigration"
+_STARTS: Final = frozenset({"StartMigration", "StartRebinding"})
+_REBINDING_CALLS: Final = frozenset({"TDG.VM.WR", "TDG.SERVTD.REBIND.APPROVE"})
 _STREAM_CALLS: Final = frozenset(
     {"TDG.VP.VMCALL<Service.MigTD.Send>", "TDG.VP.VMCALL<Service.MigTD.Receive>"},
 )
@@ -94,7 +105,8 @@ class MigTdSide:
             yield _shown(event, "I6", "started again before it had ended")
             self._forget(self._runs[request_id])
         target = target_of(event.data)
-        run = Run(self._host, self._migtd, request_id, text(event.data, "role"), target, event.time, event.seq)
+        role, operation = text(event.data, "role"), text(event.data, "operation") or MIGRATION
+        run = Run(self._host, self._migtd, request_id, role, operation, target, event.time, event.seq)
         if target is not None:
             same = self._by_target.setdefault(target, {})
             for other in islice(same.values(), 1):  # where there are more, they have been marked before
@@ -137,7 +149,7 @@ class MigTdSide:
         elif request_id not in self._open:
             yield _shown(event, "I6", f"phase {phase} of a request that is not being served")
         if run is not None and run.entered(phase):
-            for sentence in run.unchecked(PEER_CHECKS, "the key was sent"):
+            for sentence in run.unchecked(run.peer_checks, "the key was sent"):
                 yield _shown(event, "I1", sentence)
 
     def _check(self, event: Recorded) -> Iterator[Violation]:
@@ -157,6 +169,8 @@ class MigTdSide:
         write = field_write_of(event)
         if write is not None:
             yield from self._field_write(event, write)
+        elif text(event.data, "leaf") in _REBINDING_CALLS:
+            self._rebinding_call(event)
         elif event.request_id is not None and text(event.data, "leaf") in _STREAM_CALLS:
             refused = "r10" in registers(event.data, "out")
             if not refused and event.request_id not in self._runs:
@@ -179,6 +193,12 @@ class MigTdSide:
         if write.element in run.written:
             yield _shown(event, "I2", f"element {write.element} of the key was written a second time", run)
         run.written[write.element] = write.done or run.written.get(write.element, False)
+
+    def _rebinding_call(self, event: Recorded) -> None:
+        """What ends a rebinding with the TDX module names no request: if it fails, each that is under way may have."""
+        if hexadecimal(registers(event.data, "out").get("rax")):
+            for run in islice(self._runs.values(), _SAME_TARGET):
+                run.write_failed |= run.operation != MIGRATION
 
     def _writer(self, write: FieldWrite) -> Run | None:
         """The migration that writes: the one of that target TD. If several have it, one that has not written this."""
@@ -206,7 +226,7 @@ class MigTdSide:
         if self._open.pop(request_id, None) is None:
             yield _shown(event, "I3", "reported although it is not being served: a second report, or none was due")
         run = self._runs.get(request_id)
-        if run is not None and text(event.data, "operation") == _START_MIGRATION:
+        if run is not None and text(event.data, "operation") in _STARTS:
             run.reported = (text(event.data, "result"), number(event.data, "code"))
 
     def _note(self, event: Recorded) -> Iterator[Violation]:

@@ -12,6 +12,7 @@ from types import MappingProxyType
 from typing import Final, NoReturn
 
 from migtd import failures
+from migtd.attestation.accept_all_v2 import AcceptAllV2
 from migtd.attestation.mode import Evidence, Judge, PeerEvidence
 from migtd.checks import CheckName, CheckRunner
 from migtd.errors import MutualAttestationError
@@ -31,18 +32,36 @@ SKIPS: Final[Mapping[CheckName, str]] = MappingProxyType(
     }
 )
 
+V2_SKIPS: Final[Mapping[CheckName, str]] = MappingProxyType(
+    {
+        **SKIPS,
+        CheckName.PEER_DATA_HASH: "accept-all: the policy that came before the session is not looked at",
+    }
+)
+
 
 class AcceptAll:
     """The mode (migtd.attestation.mode.AttestationMode).
 
-    `event_log` gives the CCEL event log of this TD as it is shown to the peer, with its spare byte.
+    `event_log` gives the CCEL event log of this TD as it is shown to the peer, with its spare byte. `v2` makes it a
+    mode of policy v2: policies are swapped, though nobody judges them.
     """
 
     name: Final = "accept-all"
-    skips: Final = SKIPS
 
-    def __init__(self, event_log: Callable[[], bytes]) -> None:
+    def __init__(self, event_log: Callable[[], bytes], v2: AcceptAllV2 | None = None) -> None:
         self._event_log = event_log
+        self._v2 = v2
+
+    @property
+    def skips(self) -> Mapping[CheckName, str]:
+        """All that a peer could be refused for, but the shape of its certificate."""
+        return SKIPS if self._v2 is None else V2_SKIPS
+
+    @property
+    def v2(self) -> AcceptAllV2 | None:
+        """Its part for policy v2, if it was given one."""
+        return self._v2
 
     async def local_evidence(self, report_data: bytes) -> Evidence:  # noqa: ARG002 - zeros carry no REPORTDATA
         """822 zero bytes and the event log."""

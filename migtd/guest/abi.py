@@ -23,6 +23,8 @@ class TdCallLeaf(enum.IntEnum):
     SYS_RD = 11
     SERVTD_RD = 18
     SERVTD_WR = 20
+    SERVTD_REBIND_APPROVE = 21
+    """A number of this emulation: the documents that we follow name the leaf without one."""
     MR_VERIFYREPORT = 22
 
 
@@ -96,3 +98,6 @@ class Field(enum.IntEnum):
 
 MSK_ELEMENTS: Final = 4
 """A migration session key is 4 elements of 64 bits."""
+REBIND_TOKEN_ELEMENTS: Final = 4
+"""So is the token of a rebinding."""
+REBIND_TOKEN_SIZE: Final = 8 * REBIND_TOKEN_ELEMENTS

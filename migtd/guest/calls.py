@@ -12,6 +12,7 @@ from migtd.errors import FailureKind, InvalidParameter, OutOfResource, TdxModule
 from migtd.guest.abi import (
     MIGTD_API_VERSION,
     PAGE_SIZE,
+    REBIND_TOKEN_SIZE,
     TDG_VP_VMCALL_SUCCESS,
     TDX_SUCCESS,
     MigTdLeaf,
@@ -87,6 +88,11 @@ class ChannelTdCall:
     def vm_wr(self, field: int, value: int) -> None:
         """TDG.VM.WR: field in RDX, value in R8, mask of all ones in R9."""
         self._call(TdCallLeaf.VM_WR, Registers(rdx=field, r8=value, r9=_ALL_BITS))
+
+    def servtd_rebind_approve(self, target: TargetTd, token: bytes) -> None:
+        """TDG.SERVTD.REBIND.APPROVE: handle in RCX, UUID in R10 to R13, 32-byte token."""
+        _expect_size("token", token, REBIND_TOKEN_SIZE)
+        self._call(TdCallLeaf.SERVTD_REBIND_APPROVE, _for_target(target, 0), token)
 
     def _call(self, leaf: TdCallLeaf, registers: Registers, data: bytes = b"") -> tuple[Registers, bytes]:
         # The host may answer in the object that it was given: what the detail names is kept here.

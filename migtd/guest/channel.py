@@ -34,6 +34,7 @@ SOCKET_NAME: Final = "vmcall.sock"
 SHARED_MEMORY_NAME: Final = "shared-memory"
 POLICY_NAME: Final = "policy"
 ROOT_CA_NAME: Final = "root-ca"
+POLICY_ISSUER_CHAIN_NAME: Final = "policy-issuer-chain"
 """Files of the configuration volume, where the host gives one: they are there before the socket is."""
 
 MAX_DATA: Final = 16384

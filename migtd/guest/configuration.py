@@ -45,19 +45,20 @@ class GivenConfiguration:
     """The same with contents instead of files."""
 
     given_policy: bytes
-    given_root_ca: bytes
+    given_root_ca: bytes | None = None
+    given_policy_issuer_chain: bytes | None = None
 
     def policy(self) -> bytes | None:
         """The policy."""
         return self.given_policy
 
     def root_ca(self) -> bytes | None:
-        """The SGX root CA certificate, DER."""
+        """The SGX root CA certificate, DER, or None."""
         return self.given_root_ca
 
     def policy_issuer_chain(self) -> bytes | None:
-        """None."""
-        return None
+        """The policy issuer chain, PEM, or None."""
+        return self.given_policy_issuer_chain
 
 
 def _read(file: Path | None) -> bytes | None:

@@ -37,9 +37,17 @@ REQUESTED_REPORT_DATA: Final = b"HostRequestedMigTDReport".ljust(REPORT_DATA_SIZ
 
 LOG_AREA_REQUEST_BIT: Final = 1 << 63
 REPORT_REQUEST_BIT: Final = 1 << 62
-"""Set in the ids of EnableLogArea and GetTDReport requests that go with migration N."""
+"""Set in the ids of EnableLogArea and of GetTDReport or GetMigtdData requests that go with migration N."""
 NO_REQUEST: Final = (1 << 64) - 1
 """Request id of a log entry that belongs to none."""
+
+
+class PolicyVersion(enum.IntEnum):
+    """Which policies a MigTD works with, chosen at start: it decides which requests are served (ghci-ratls.md 3.1)."""
+
+    V1 = 1
+    V2 = 2
+    """Operations 2 and 5 besides the others, and TDINFO behind a start request (`has_init_data`)."""
 
 
 class Operation(enum.IntEnum):
@@ -71,8 +79,26 @@ class StartMigration:
 
 
 @dataclass(frozen=True, slots=True)
+class StartRebinding:
+    """Operation 2 (policy v2 only), laid out as StartMigration. `is_source`: this is the old MigTD."""
+
+    request_id: int
+    is_source: bool
+    target: TargetTd
+    initial_tdinfo: bytes | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class GetTdReport:
     """Operation 3: request id and 64 bytes that the MigTD ignores; the short form has only the id."""
+
+    request_id: int
+    report_data: bytes | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class GetMigtdData:
+    """Operation 5 (policy v2 only), laid out as GetTdReport. The answer is the MigTD's own TDINFO, 512 bytes."""
 
     request_id: int
     report_data: bytes | None = None
@@ -86,21 +112,34 @@ class EnableLogArea:
     max_level: int
 
 
-Request: TypeAlias = StartMigration | GetTdReport | EnableLogArea
+Start: TypeAlias = StartMigration | StartRebinding
+"""Requests that open a session with a peer."""
+Request: TypeAlias = StartMigration | StartRebinding | GetTdReport | EnableLogArea | GetMigtdData
 
 
 def push_request(request: Request) -> tuple[Operation, bytes]:
     """Operation and payload of a request, as the VMM puts them into the WaitForRequest buffer."""
     match request:
-        case StartMigration(request_id, is_source, target, tdinfo):
-            fixed = _START.pack(
-                request_id, is_source, tdinfo is not None, bytes(6), *target.uuid, target.binding_handle
-            )
-            return Operation.StartMigration, fixed + (tdinfo or b"")
-        case GetTdReport(request_id, report_data):
-            return Operation.GetTDReport, _REQUEST_ID.pack(request_id) + (report_data or b"")
+        case StartMigration():
+            return Operation.StartMigration, _push_start(request)
+        case StartRebinding():
+            return Operation.StartRebinding, _push_start(request)
+        case GetTdReport():
+            return Operation.GetTDReport, _push_get(request)
+        case GetMigtdData():
+            return Operation.GetMigtdData, _push_get(request)
         case EnableLogArea(request_id, max_level):
             return Operation.EnableLogArea, _LOG_AREA.pack(request_id, max_level, bytes(7))
+
+
+def _push_start(request: Start) -> bytes:
+    tdinfo, target = request.initial_tdinfo, request.target
+    head = (request.request_id, request.is_source, tdinfo is not None, bytes(6))
+    return _START.pack(*head, *target.uuid, target.binding_handle) + (tdinfo or b"")
+
+
+def _push_get(request: GetTdReport | GetMigtdData) -> bytes:
+    return _REQUEST_ID.pack(request.request_id) + (request.report_data or b"")
 
 
 def pull_request_id(payload: bytes) -> int | None:
@@ -121,39 +160,52 @@ def pull_operation(status: int) -> Operation:
     return Operation(operation)
 
 
-def pull_request(operation: Operation, payload: bytes) -> Request:
-    """Decode the payload of one request for a MigTD with policy v1: exact size, reserved bytes zero, flags 0 or 1.
+def pull_request(operation: Operation, payload: bytes, policy: PolicyVersion = PolicyVersion.V1) -> Request:
+    """Decode the payload of one request: exact size, reserved bytes zero, flags 0 or 1.
 
-    Raises InvalidParameter (MIGTD-REQUEST-MALFORMED) or UnsupportedOperationError (operations 2 and 5 need policy v2).
+    `policy` is what the MigTD works with. Raises InvalidParameter (MIGTD-REQUEST-MALFORMED) or
+    UnsupportedOperationError (MIGTD-REQUEST-OPERATION-UNKNOWN: operations 2 and 5 need policy v2).
     """
+    if policy is PolicyVersion.V1 and operation in _WITH_POLICY_V2:
+        raise UnsupportedOperationError(failures.REQUEST_OPERATION_UNKNOWN, f"{operation.name} needs policy v2")
     match operation:
         case Operation.StartMigration:
-            return _pull_start_migration(payload)
+            return StartMigration(*_pull_start("StartMigration", payload, policy))
+        case Operation.StartRebinding:
+            return StartRebinding(*_pull_start("StartRebinding", payload, policy))
         case Operation.GetTDReport:
-            return _pull_get_td_report(payload)
+            return GetTdReport(*_pull_get("GetTDReport", payload))
+        case Operation.GetMigtdData:
+            return GetMigtdData(*_pull_get("GetMigtdData", payload))
         case Operation.EnableLogArea:
             return _pull_enable_log_area(payload)
-        case _:
-            raise UnsupportedOperationError(failures.REQUEST_OPERATION_UNKNOWN, f"{operation.name} needs policy v2")
 
 
-def _pull_start_migration(payload: bytes) -> StartMigration:
-    _expect_size("StartMigration", payload, _START.size)
-    request_id, source, has_init_data, reserved, u0, u1, u2, u3, handle = _START.unpack(payload)
+_WITH_POLICY_V2: Final = frozenset({Operation.StartRebinding, Operation.GetMigtdData})
+
+
+def _pull_start(name: str, payload: bytes, policy: PolicyVersion) -> tuple[int, bool, TargetTd, bytes | None]:
+    """Request id, is_source, target and initial TDINFO. The size and has_init_data must agree."""
+    if len(payload) not in (_START.size, _START.size + TDINFO_SIZE):
+        _expect_size(name, payload, _START.size)
+    request_id, source, has_init_data, reserved, u0, u1, u2, u3, handle = _START.unpack_from(payload)
     if source > 1:
-        raise InvalidParameter(failures.REQUEST_MALFORMED, f"StartMigration: migration_source is {source}")
-    if has_init_data:
-        raise InvalidParameter(failures.REQUEST_MALFORMED, f"StartMigration: has_init_data is {has_init_data}")
-    _expect_zero("StartMigration", reserved)
+        raise InvalidParameter(failures.REQUEST_MALFORMED, f"{name}: migration_source is {source}")
+    if has_init_data > (policy is PolicyVersion.V2):
+        raise InvalidParameter(failures.REQUEST_MALFORMED, f"{name}: has_init_data is {has_init_data}")
+    _expect_zero(name, reserved)
+    _expect_size(name, payload, _START.size + has_init_data * TDINFO_SIZE)
     uuid: Uuid = (u0, u1, u2, u3)
-    return StartMigration(request_id, bool(source), TargetTd(handle, uuid))
+    return request_id, bool(source), TargetTd(handle, uuid), payload[_START.size :] if has_init_data else None
 
 
-def _pull_get_td_report(payload: bytes) -> GetTdReport:
+def _pull_get(name: str, payload: bytes) -> tuple[int, bytes | None]:
+    """Request id and the 64 bytes, None in the short form."""
     if len(payload) == _REQUEST_ID.size:
-        return GetTdReport(*_REQUEST_ID.unpack(payload))
-    _expect_size("GetTDReport", payload, _REPORT.size)
-    return GetTdReport(*_REPORT.unpack(payload))
+        return _REQUEST_ID.unpack(payload)[0], None
+    _expect_size(name, payload, _REPORT.size)
+    request_id, report_data = _REPORT.unpack(payload)
+    return request_id, report_data
 
 
 def _pull_enable_log_area(payload: bytes) -> EnableLogArea:

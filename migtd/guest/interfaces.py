@@ -58,6 +58,9 @@ class TdCall(Protocol):
     def vm_wr(self, field: int, value: int) -> None:
         """TDG.VM.WR: one 64-bit element of this TD's own metadata."""
 
+    def servtd_rebind_approve(self, target: TargetTd, token: bytes) -> None:
+        """TDG.SERVTD.REBIND.APPROVE: the target TD may be bound to whoever accepted the 32-byte token."""
+
 
 class SharedBuffer(Protocol):
     """Page-aligned memory that the host can read and change at any time. `gpa` has the shared bit set.

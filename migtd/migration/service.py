@@ -8,7 +8,7 @@ readable are reported for it; nothing that a request does or meets ends the loop
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Final, Protocol
 
 import structlog
@@ -22,8 +22,12 @@ from migtd.guest.ghci import (
     NO_REQUEST,
     REQUESTED_REPORT_DATA,
     EnableLogArea,
+    GetMigtdData,
     GetTdReport,
+    PolicyVersion,
+    Start,
     StartMigration,
+    StartRebinding,
     pull_operation,
     pull_request,
     pull_request_id,
@@ -31,9 +35,11 @@ from migtd.guest.ghci import (
 )
 from migtd.guest.interfaces import TdCall
 from migtd.migration.commit import check_and_commit, local_information
-from migtd.migration.driver import Transport, run_session
+from migtd.migration.driver import Transport, run_pre_session, run_rebinding_session, run_session
 from migtd.migration.logging import LogLevel, MigTdLog
-from migtd.migration.session import SessionContext, SessionFactory
+from migtd.migration.pre_session import PreSession
+from migtd.migration.rebinding import accept, approve, own_tdinfo, read_old_side
+from migtd.migration.session import RebindingContext, SessionContext, SessionFactory, SwappedPeerData
 from migtd.observer import Observer, Phase
 
 _output = structlog.get_logger("migtd")
@@ -43,8 +49,11 @@ _BAD_ANSWERS: Final = frozenset(
 )
 """What WaitForRequest may fail with while the host is there: it answered nonsense, the next answer may make sense."""
 
-_PEER_CHECKS: Final = frozenset({CheckName.QUOTE_PEER, CheckName.POLICY})
-"""A mode that leaves out both verifies nothing of its peer, and is loud about it."""
+_PEER_CHECKS: Final = (
+    frozenset({CheckName.QUOTE_PEER, CheckName.POLICY}),
+    frozenset({CheckName.TDREPORT_MAC, CheckName.POLICY}),
+)
+"""A mode that leaves out both of one, in a migration or a rebinding, verifies nothing of its peer: it is loud."""
 
 
 class RequestServices(Transport, Protocol):
@@ -64,7 +73,11 @@ class RequestServices(Transport, Protocol):
 
 
 class MigTd:
-    """Serves the requests of one host with one attestation mode and one session protocol, both chosen at start."""
+    """Serves the requests of one host with one attestation mode and one session protocol, both chosen at start.
+
+    The mode says whether it works with policy v1 or v2, and with that which requests there are. `random` gives so many
+    random bytes: the token of a rebinding is drawn from it.
+    """
 
     def __init__(
         self,
@@ -76,6 +89,7 @@ class MigTd:
         session_factory: SessionFactory,
         deadlines: Deadlines,
         observer: Observer,
+        random: Callable[[int], bytes],
     ) -> None:
         self._tdcall = tdcall
         self._services = services
@@ -84,6 +98,8 @@ class MigTd:
         self._session_factory = session_factory
         self._deadlines = deadlines
         self._observer = observer
+        self._random = random
+        self._policy = PolicyVersion.V1 if mode.v2 is None else PolicyVersion.V2
         self._being_served: set[int] = set()
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -184,33 +200,80 @@ class MigTd:
 
     async def _answer(self, request_id: int, status: int, payload: bytes) -> bytes:
         """Do what one request asks for and return the answer data."""
-        request = pull_request(pull_operation(status), payload)
+        request = pull_request(pull_operation(status), payload, self._policy)
         self._log.write(LogLevel.INFO, type(request).__name__, request_id)
         match request:
             case EnableLogArea():
                 return push_log_area_answer(self._log.enable(request.max_level))
             case GetTdReport():
                 return self._tdcall.mr_report(REQUESTED_REPORT_DATA)
+            case GetMigtdData():
+                return own_tdinfo(self._tdcall)
             case StartMigration():
                 await self._migrate(request)
+                return b""
+            case StartRebinding():
+                await self._rebind(request)
                 return b""
 
     async def _migrate(self, request: StartMigration) -> None:
         request_id, is_source = request.request_id, request.is_source
-        if self._mode.skips.keys() >= _PEER_CHECKS:
-            self._warn_of_mode(request_id)
-        checks = CheckRunner(self._mode.skips, lambda check: self._record(request_id, check))
+        checks = self._begin(request, self._mode.skips)
         local = local_information(self._tdcall, request.target, is_source=is_source)
+        swapped, early = await self._swap_peer_data(request_id)
         peer = await run_session(
-            self._session_factory(SessionContext(is_source, local, self._mode, checks)),
+            self._session_factory(SessionContext(is_source, local, self._mode, checks, swapped)),
             self._services,
             request_id,
             mode=self._mode,
             deadlines=self._deadlines,
             on_phase=lambda phase: self._observer.phase(request_id, phase),
+            early=early,
         )
         self._observer.phase(request_id, Phase.COMMIT)
         check_and_commit(self._tdcall, request.target, is_source=is_source, local=local, peer=peer, checks=checks)
+
+    async def _rebind(self, request: StartRebinding) -> None:
+        request_id, target, v2 = request.request_id, request.target, self._mode.v2
+        if v2 is None:
+            raise Unsupported(failures.INTERNAL, "a rebinding with policy v1")
+        checks = self._begin(request, v2.rebinding_skips)
+        swapped, early = await self._swap_peer_data(request_id)
+        if swapped is None:
+            raise Unsupported(failures.INTERNAL, "a rebinding without a pre-session exchange")
+        initial, random = request.initial_tdinfo, self._random
+        old = read_old_side(self._tdcall, target, initial, random=random, checks=checks) if request.is_source else None
+        agreed = await run_rebinding_session(
+            self._session_factory.rebinding(RebindingContext(v2, checks, swapped, old)),
+            self._services,
+            request_id,
+            mode=v2,
+            deadlines=self._deadlines,
+            on_phase=lambda phase: self._observer.phase(request_id, phase),
+            early=early,
+        )
+        self._observer.phase(request_id, Phase.COMMIT)
+        if request.is_source:
+            approve(self._tdcall, target, agreed)
+        else:
+            accept(self._tdcall, agreed)
+
+    def _begin(self, request: Start, skips: Mapping[CheckName, str]) -> CheckRunner:
+        """What comes first, before anything crosses the wire: a warning, and the VMM's init data judged."""
+        if any(skips.keys() >= checks for checks in _PEER_CHECKS):
+            self._warn_of_mode(request.request_id)
+        if request.initial_tdinfo is not None and self._mode.v2 is not None:
+            self._mode.v2.check_initial_tdinfo(request.initial_tdinfo)
+        return CheckRunner(skips, lambda check: self._record(request.request_id, check))
+
+    async def _swap_peer_data(self, request_id: int) -> tuple[SwappedPeerData | None, bytes]:
+        """The pre-session exchange, and what came behind it; nothing with policy v1, which has none."""
+        if self._mode.v2 is None:
+            return None, b""
+        self._observer.phase(request_id, Phase.PRE_SESSION)
+        local = self._mode.v2.peer_data
+        end = await run_pre_session(PreSession(local), self._services, request_id, deadlines=self._deadlines)
+        return SwappedPeerData(local, end.remote), end.rest
 
     def _warn_of_mode(self, request_id: int) -> None:
         text = (

@@ -8,10 +8,10 @@ deadlines. Feeding the same bytes cut or joined differently gives the same event
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol, TypeAlias
 
-from migtd.attestation.mode import AttestationMode, Evidence
+from migtd.attestation.mode import AttestationMode, Evidence, PolicyV2Mode
 from migtd.checks import CheckRunner
 from migtd.errors import MigTDError
 from migtd.migration.data import ExchangeInformation
@@ -39,7 +39,18 @@ class PeerInformation:
     information: ExchangeInformation
 
 
-SessionEvent: TypeAlias = EvidenceNeeded | PhaseEntered | PeerInformation
+@dataclass(frozen=True, slots=True)
+class RebindingAgreed:
+    """Every check of a rebinding passed, and the token crossed. The session is complete.
+
+    `token` is the 32 bytes that the old MigTD drew, `servtd_ext` what it showed of the target TD, as it came.
+    """
+
+    token: bytes = field(repr=False)
+    servtd_ext: bytes
+
+
+SessionEvent: TypeAlias = EvidenceNeeded | PhaseEntered | PeerInformation | RebindingAgreed
 
 
 class SessionProtocol(Protocol):
@@ -66,13 +77,48 @@ class SessionProtocol(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
+class SwappedPeerData:
+    """The blobs of the pre-session exchange: what this side sent, and what came."""
+
+    local: bytes
+    remote: bytes
+
+
+@dataclass(frozen=True, slots=True)
 class SessionContext:
-    """What every session protocol is made from."""
+    """What every session of a migration is made from. `peer_data`: with policy v2, what was swapped before."""
 
     is_source: bool
     local: ExchangeInformation
     mode: AttestationMode
     checks: CheckRunner
+    peer_data: SwappedPeerData | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class TargetHistory:
+    """What the old MigTD of a rebinding shows of the target TD: SERVTD_EXT (272 bytes) and initial TDINFO (512)."""
+
+    servtd_ext: bytes
+    initial_tdinfo: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class OldSide:
+    """What only the old MigTD of a rebinding has: the target TD's history, and the 32 random bytes of the token."""
+
+    shown: TargetHistory
+    token: bytes = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class RebindingContext:
+    """What every session of a rebinding is made from. `old` is None on the new MigTD's side."""
+
+    mode: PolicyV2Mode
+    checks: CheckRunner
+    peer_data: SwappedPeerData
+    old: OldSide | None
 
 
 class SessionFactory(Protocol):
@@ -83,4 +129,7 @@ class SessionFactory(Protocol):
         """The value of `--session`."""
 
     def __call__(self, context: SessionContext) -> SessionProtocol:
-        """A new session for one side."""
+        """A new session for one side of a migration."""
+
+    def rebinding(self, context: RebindingContext) -> SessionProtocol:
+        """A new session for one side of a rebinding."""

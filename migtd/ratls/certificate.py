@@ -18,6 +18,7 @@ from cryptography.hazmat.primitives.hashes import SHA384
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from migtd.attestation.mode import REPORT_DATA_SIZE, Evidence
+from migtd.migration.session import TargetHistory
 
 OID_KEY_USAGE: Final = "2.5.29.15"
 OID_EXT_KEY_USAGE: Final = "2.5.29.37"
@@ -25,6 +26,14 @@ OID_QUOTE: Final = "1.2.840.113741.1.5.5.1.2"
 """Private extension: the TDX quote (migration)."""
 OID_EVENT_LOG: Final = "1.2.840.113741.1.5.5.1.3"
 """Private extension: the CCEL event log with one spare byte."""
+OID_PEER_DATA_HASH: Final = "1.2.840.113741.1.5.5.1.4"
+"""Private extension: SHA-384 of the own PEER DATA blob (policy v2)."""
+OID_TDREPORT: Final = "1.2.840.113741.1.5.5.1.5"
+"""Private extension: the TDREPORT, 1024 bytes (rebinding, in the place of the quote)."""
+OID_SERVTD_EXT: Final = "1.2.840.113741.1.5.5.1.6"
+"""Private extension: SERVTD_EXT of the target TD, 272 bytes (rebinding, old MigTD)."""
+OID_INITIAL_TDINFO: Final = "1.2.840.113741.1.5.5.1.7"
+"""Private extension: initial TDINFO of the target TD, 512 bytes (rebinding, old MigTD)."""
 
 OID_SERVER_AUTH: Final = "1.3.6.1.5.5.7.3.1"
 OID_CLIENT_AUTH: Final = "1.3.6.1.5.5.7.3.2"
@@ -71,6 +80,30 @@ def report_data(point: bytes) -> bytes:
 def migration_extensions(evidence: Evidence) -> tuple[PrivateExtension, ...]:
     """The private extensions of a migration with policy v1, in the order of the profile: event log, then quote."""
     return ((OID_EVENT_LOG, evidence.event_log), (OID_QUOTE, evidence.quote))
+
+
+def migration_v2_extensions(evidence: Evidence, peer_data: bytes) -> tuple[PrivateExtension, ...]:
+    """Of a migration with policy v2; `peer_data` is the blob that this side sent before the session."""
+    return (*migration_extensions(evidence), (OID_PEER_DATA_HASH, peer_data_hash(peer_data)))
+
+
+def rebinding_extensions(
+    evidence: Evidence, peer_data: bytes, shown: TargetHistory | None
+) -> tuple[PrivateExtension, ...]:
+    """Of a rebinding, where the evidence is a TDREPORT; `shown` is what the old MigTD has to show besides."""
+    extensions = (
+        (OID_EVENT_LOG, evidence.event_log),
+        (OID_TDREPORT, evidence.quote),
+        (OID_PEER_DATA_HASH, peer_data_hash(peer_data)),
+    )
+    if shown is None:
+        return extensions
+    return (*extensions, (OID_SERVTD_EXT, shown.servtd_ext), (OID_INITIAL_TDINFO, shown.initial_tdinfo))
+
+
+def peer_data_hash(peer_data: bytes) -> bytes:
+    """SHA-384 of a PEER DATA blob, 48 bytes: what a certificate says of it."""
+    return hashlib.sha384(peer_data).digest()
 
 
 def make_certificate(key: ec.EllipticCurvePrivateKey, private_extensions: Iterable[PrivateExtension]) -> bytes:

@@ -21,6 +21,7 @@ from migtd.migration.data import ExchangeInformation
 from migtd.migration.session import (
     EvidenceNeeded,
     PeerInformation,
+    RebindingAgreed,
     SessionContext,
     SessionEvent,
     SessionFactory,
@@ -49,9 +50,14 @@ class Side:
         return next((event.information for event in self.events if isinstance(event, PeerInformation)), None)
 
     @property
+    def agreed(self) -> RebindingAgreed | None:
+        """What a rebinding agreed on, once the session is complete."""
+        return next((event for event in self.events if isinstance(event, RebindingAgreed)), None)
+
+    @property
     def ended(self) -> bool:
         """Whether the session is complete or has failed."""
-        return self.error is not None or self.information is not None
+        return self.error is not None or self.information is not None or self.agreed is not None
 
     def start(self) -> None:
         """Take the first events; a client then has something to send."""

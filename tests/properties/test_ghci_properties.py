@@ -17,7 +17,16 @@ from migtd.errors import (
     VmmInternalError,
 )
 from migtd.guest import ghci
-from migtd.guest.ghci import EnableLogArea, GetTdReport, LogAreaRange, Operation, StartMigration
+from migtd.guest.ghci import (
+    EnableLogArea,
+    GetMigtdData,
+    GetTdReport,
+    LogAreaRange,
+    Operation,
+    PolicyVersion,
+    StartMigration,
+    StartRebinding,
+)
 from migtd.guest.interfaces import TargetTd
 
 U64 = st.integers(0, 2**64 - 1)
@@ -27,6 +36,15 @@ REQUESTS = st.one_of(
     st.builds(GetTdReport, U64, st.none() | st.binary(min_size=64, max_size=64)),
     st.builds(EnableLogArea, U64, st.integers(0, 255)),
 )
+TDINFOS = st.none() | st.binary(min_size=512, max_size=512)
+STARTS_V2 = st.one_of(
+    st.builds(StartMigration, U64, st.booleans(), TARGETS, TDINFOS),
+    st.builds(StartRebinding, U64, st.booleans(), TARGETS, TDINFOS),
+)
+REQUESTS_V2 = st.one_of(
+    REQUESTS, STARTS_V2, st.builds(GetMigtdData, U64, st.none() | st.binary(min_size=64, max_size=64))
+)
+V2 = PolicyVersion.V2
 RESERVED = {Operation.StartMigration: range(10, 16), Operation.EnableLogArea: range(9, 16)}
 
 
@@ -149,3 +167,64 @@ def test_results_come_back_through_the_status_register(result):
 def test_any_status_register_gives_a_result_or_the_typed_error(register):
     with contextlib.suppress(InvalidParameter):
         assert ghci.push_report_status(ghci.pull_report_status(register)) == register
+
+
+@given(REQUESTS_V2)
+def test_with_policy_v2_all_requests_come_back_as_they_were(request):
+    operation, payload = ghci.push_request(request)
+    assert ghci.pull_request(operation, payload, V2) == request
+    assert ghci.pull_request_id(payload) == request.request_id
+
+
+@pytest.mark.parametrize(
+    ("request_", "operation", "size"),
+    [
+        (StartMigration(1, is_source=True, target=TargetTd(2, (3, 4, 5, 6)), initial_tdinfo=bytes(512)), 1, 568),
+        (StartRebinding(1, is_source=True, target=TargetTd(2, (3, 4, 5, 6))), 2, 56),
+        (StartRebinding(1, is_source=True, target=TargetTd(2, (3, 4, 5, 6)), initial_tdinfo=bytes(512)), 2, 568),
+        (GetMigtdData(1), 5, 8),
+        (GetMigtdData(1, bytes(64)), 5, 72),
+    ],
+)
+def test_requests_of_policy_v2_have_the_numbers_and_sizes_of_the_specification(request_, operation, size):
+    number, payload = ghci.push_request(request_)
+    assert (int(number), len(payload)) == (operation, size)
+
+
+@given(STARTS_V2, st.binary(min_size=1, max_size=600), st.data())
+def test_a_start_request_whose_size_and_flag_disagree_is_refused(request, extra, data):
+    operation, payload = ghci.push_request(request)
+    flipped = bytearray(payload)
+    flipped[9] ^= 1
+    cut = data.draw(st.integers(0, len(payload) - 1))
+    for wrong in (bytes(flipped), payload + extra, payload[:cut]):
+        with pytest.raises(InvalidParameter):
+            ghci.pull_request(operation, wrong, V2)
+
+
+@given(STARTS_V2, st.sampled_from([*range(8, 16)]), st.integers(2, 255))
+def test_a_start_request_with_another_flag_or_a_reserved_byte_is_refused(request, at, value):
+    operation, payload = ghci.push_request(request)
+    broken = bytearray(payload)
+    broken[at] = value
+    with pytest.raises(InvalidParameter):
+        ghci.pull_request(operation, bytes(broken), V2)
+
+
+@given(STARTS_V2)
+def test_init_data_is_served_with_policy_v2_only(request):
+    operation, payload = ghci.push_request(request)
+    if operation is Operation.StartRebinding:
+        with pytest.raises(UnsupportedOperationError):
+            ghci.pull_request(operation, payload)
+    elif request.initial_tdinfo is not None:
+        with pytest.raises(InvalidParameter):
+            ghci.pull_request(operation, payload)
+    else:
+        assert ghci.pull_request(operation, payload) == request
+
+
+@given(st.sampled_from(Operation), st.binary(max_size=600))
+def test_with_policy_v2_any_payload_gives_the_request_that_it_encodes_or_invalid_parameter(operation, payload):
+    with contextlib.suppress(InvalidParameter):
+        assert ghci.push_request(ghci.pull_request(operation, payload, V2)) == (operation, payload)

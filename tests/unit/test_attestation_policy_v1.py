@@ -14,10 +14,11 @@ from migtd import event_log, failures
 from migtd.attestation import policy_v1
 from migtd.attestation.mode import Evidence, PeerEvidence
 from migtd.attestation.quote import failures as quote_failures
-from migtd.checks import ON_REQUEST, Check, CheckName, CheckRunner, CheckStatus
+from migtd.checks import Check, CheckName, CheckRunner, CheckStatus
 from migtd.choices import SKIPS_OF
 from migtd.errors import InvalidPolicyError, MigTDError, SecureSessionError
 from migtd.guest.events import MAX_EXPLAIN
+from migtd.guest.quote_messages import QuoteRequest, pull_request
 from migtd.policy.failures import KINDS, PolicyErrorName
 from migtd.policy.v1.document import PolicyV1, parse_policy
 from tests.unit.policy_v1_sessions import (
@@ -41,8 +42,21 @@ from vmm_stub.quoting.service import LabQuoting, StagedQuoting
 from vmm_stub.quoting.settings import PlatformSettings
 from vmm_stub.testing_quoting import Machine, machine
 
-SESSION_CHECKS = [name for name in CheckName if name not in (*ON_REQUEST, CheckName.SERVTD_ATTR, CheckName.VERSIONS)]
-"""Those of the protocol, in the order of ghci-ratls.md 5; the driver adds two behind them."""
+SESSION_CHECKS = [
+    CheckName.TLS_PARAMETERS,
+    CheckName.QUOTE_LOCAL,
+    CheckName.CERTIFICATE,
+    CheckName.CERTIFICATE_EKU,
+    CheckName.EVIDENCE_PRESENT,
+    CheckName.QUOTE_PEER,
+    CheckName.REPORTDATA,
+    CheckName.CERTIFICATE_SIGNATURE,
+    CheckName.EVENT_LOG_REPLAY,
+    CheckName.RTMRS_EQUAL,
+    CheckName.POLICY,
+    CheckName.EXCHANGE_INFORMATION,
+]
+"""Those of the protocol, in the order of ghci-ratls.md 5 for policy v1; the driver adds two behind them."""
 SIDES = pytest.mark.parametrize("by_source", [True, False], ids=["by-source", "by-destination"])
 ATTESTATION, SESSION, POLICY_UNSATISFIED, INVALID_POLICY = 7, 6, 8, 9
 OTHER_MODEL = PlatformSettings(machine="other", fmspc=b"FMSPC!")
@@ -156,6 +170,31 @@ async def test_a_side_whose_own_quote_does_not_verify_says_so_itself(by_source):
     assert refused.code == (ATTESTATION, SESSION)
     assert refused.failed.name is CheckName.QUOTE_LOCAL
     assert refused.error.kind is quote_failures.COLLATERAL_ROOT_UNTRUSTED
+
+
+async def test_a_quote_that_its_own_host_spoiled_is_found_by_the_side_that_would_show_it():
+    spoiled = end(quoting=Spoiling(LabQuoting(OWN.material, lambda: OWN.platform)))
+
+    refused = await judged(spoiled, end(), by_source=True)
+
+    assert refused.code == (ATTESTATION, SESSION)
+    assert refused.failed.name is CheckName.QUOTE_LOCAL
+    assert refused.error.kind is quote_failures.QUOTE_SIGNATURE
+
+
+class Spoiling:
+    """A quoting service with one bad bit in the body of its quotes."""
+
+    def __init__(self, inner):
+        self._inner = inner
+
+    def get_quote(self, request, answered):
+        def spoil(status, data):
+            # Behind the size and the header of the answer, its two sizes, and the header of the quote.
+            is_quote = isinstance(pull_request(request), QuoteRequest)
+            answered(status, flipped(data, 4 + 24 + 48 + 200) if is_quote else data)
+
+        self._inner.get_quote(request, spoil)
 
 
 async def test_a_host_that_makes_no_quote_for_a_forged_report_ends_the_session_of_its_own_side():
@@ -366,7 +405,9 @@ async def test_the_age_of_collateral_is_no_check_unless_there_is_a_clock():
     assert CheckName.COLLATERAL_CURRENT not in passed(timeless.source)
 
     current = await meet(end(clock=lambda: IN_TIME), end())
-    assert passed(current.source) == [name for name in CheckName if name in (*SESSION_CHECKS, *ON_REQUEST)]
+    expected = list(SESSION_CHECKS)
+    expected.insert(SESSION_CHECKS.index(CheckName.REPORTDATA), CheckName.COLLATERAL_CURRENT)
+    assert passed(current.source) == expected
     assert passed(current.destination) == SESSION_CHECKS
 
 

@@ -146,6 +146,7 @@ def test_a_port_has_one_user():
 def root_of(lab: ResolvedLab) -> bytes:
     config = lab.plan().hosts[0].config.configuration
     assert config is not None
+    assert config.root_ca is not None
     return config.root_ca
 
 

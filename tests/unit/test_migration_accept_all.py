@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import struct
 
 from migtd.choices import attestation_choice, session_factory
@@ -67,6 +68,7 @@ class Side:
             session_factory=session_factory("ra-tls"),
             deadlines=Deadlines().with_all(10.0),
             observer=self.observer,
+            random=os.urandom,
         )
 
     async def serve_one(self, *, is_source: bool) -> MigrationResult:

@@ -8,19 +8,19 @@ import contextlib
 from collections.abc import AsyncIterator
 from dataclasses import replace
 
-from migtd.checks import ON_REQUEST, CheckName, CheckStatus
+from migtd.checks import CheckName, CheckStatus
 from migtd.choices import attestation_choice
 from migtd.errors import MigrationResult
 from migtd.guest.configuration import GivenConfiguration
 from migtd.observer import Phase
 from tests.unit.policy_v1_sessions import POLICY
-from tests.unit.test_attestation_policy_v1 import DEMANDING, LENIENT
+from tests.unit.test_attestation_policy_v1 import DEMANDING, LENIENT, SESSION_CHECKS
 from vmm_stub.quoting.material import push_material
 from vmm_stub.testing_live import LiveSide, live_side, outcome_of
 from vmm_stub.testing_quoting import PKI, machine
 from vmm_stub.vmm.control.models import LabQuotingConfig, Role, SideOutcome
 
-CHECKS = [name for name in CheckName if name not in ON_REQUEST]
+CHECKS = [*SESSION_CHECKS, CheckName.SERVTD_ATTR, CheckName.VERSIONS]
 
 
 def lab_side(role: Role, policy: bytes) -> contextlib.AbstractAsyncContextManager[LiveSide]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import struct
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
@@ -90,6 +91,7 @@ class Side:
             session_factory=InsecurePlainSessions(),
             deadlines=self.deadlines,
             observer=self.observer,
+            random=os.urandom,
         )
 
     async def result(self, request_id: int = N) -> MigrationResult:

@@ -23,8 +23,9 @@ from migtd.migration.data import ExchangeInformation
 from migtd.migration.session import EvidenceNeeded, PeerInformation, PhaseEntered, SessionFactory
 from migtd.observer import Phase
 from migtd.ratls import tls as tls_module
+from migtd.ratls.core import MAX_EARLY
 from migtd.ratls.reader import MAX_CERTIFICATE
-from migtd.ratls.session import MAX_EARLY, RaTls
+from migtd.ratls.session import RaTls
 from migtd.ratls.testing import ConnectionPair, Side, make_side
 from migtd.ratls.tls import Negotiated, TlsEndpoint
 
@@ -42,6 +43,7 @@ class StrictMode:
     """Makes every check; `failing` fails with `error`. Keeps the evidence that it judged."""
 
     name = "strict"
+    v2 = None
 
     def __init__(self, failing: CheckName | None = None, error: MigTDError | None = None) -> None:
         self.skips: dict[CheckName, str] = {}

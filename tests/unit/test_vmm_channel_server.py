@@ -2,6 +2,7 @@
 """The host's end of the vmcall channel over its real socket and shared memory file."""
 
 import asyncio
+import base64
 import socket
 import stat
 
@@ -21,7 +22,7 @@ from migtd.guest.channel import (
 from vmm_stub.testing import MIGTD, migration_request, target_td
 from vmm_stub.vmm.channel_connection import MAX_OUTGOING
 from vmm_stub.vmm.channel_server import ChannelServer
-from vmm_stub.vmm.control.models import HostConfig, MigTdConfig, MigTdState
+from vmm_stub.vmm.control.models import ConfigurationVolume, HostConfig, MigTdConfig, MigTdState
 from vmm_stub.vmm.errors import AddressInvalid
 from vmm_stub.vmm.factory import make_vmm
 
@@ -89,6 +90,36 @@ async def test_socket_and_memory_are_there_first_and_belong_to_the_host_alone(fo
     for name in (SOCKET_NAME, SHARED_MEMORY_NAME):
         assert stat.S_IMODE((folder / name).stat().st_mode) == 0o600
     assert (folder / SHARED_MEMORY_NAME).stat().st_size == 1 << 20
+
+
+def volume(**files):
+    return ConfigurationVolume(**{name: base64.b64encode(content) for name, content in files.items()})
+
+
+@pytest.mark.parametrize(
+    ("own", "of_host", "files"),
+    [
+        (None, None, {}),
+        (None, volume(policy=b"v1", root_ca=b"root"), {"policy": b"v1", "root-ca": b"root"}),
+        (
+            volume(policy=b"v2", policy_issuer_chain=b"chain"),
+            volume(policy=b"v1", root_ca=b"root"),
+            {"policy": b"v2", "policy-issuer-chain": b"chain"},
+        ),
+    ],
+)
+async def test_a_migtd_finds_its_configuration_volume_or_else_the_hosts(folder, own, of_host, files):
+    migtds = [MigTdConfig(name=MIGTD, channel=str(folder), shared_memory=1 << 20, configuration=own)]
+    made = make_vmm(HostConfig(name="host", migtds=migtds, control="", configuration=of_host))
+    server = ChannelServer(made.migtd(MIGTD), of_host)
+    server.start()
+    found = {each.name: each for each in folder.iterdir() if each.name not in (SOCKET_NAME, SHARED_MEMORY_NAME)}
+
+    assert {name: each.read_bytes() for name, each in found.items()} == files
+    assert {stat.S_IMODE(each.stat().st_mode) for each in found.values()} <= {0o600}
+    server.stop()
+    assert not any(each.exists() for each in found.values())
+    await made.stop()
 
 
 async def test_a_call_returns_with_its_sequence_number(connect):

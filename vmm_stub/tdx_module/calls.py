@@ -12,7 +12,14 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Final, TypeAlias
 
-from migtd.guest.abi import GPAW, TDX_INVALID_REPORTMACSTRUCT, TDX_OPERAND_INVALID, TDX_SUCCESS, TdCallLeaf
+from migtd.guest.abi import (
+    GPAW,
+    REBIND_TOKEN_SIZE,
+    TDX_INVALID_REPORTMACSTRUCT,
+    TDX_OPERAND_INVALID,
+    TDX_SUCCESS,
+    TdCallLeaf,
+)
 from migtd.guest.channel import Registers
 from migtd.guest.interfaces import TargetTd
 from vmm_stub.tdx_module.errors import Operand, OperandInvalid
@@ -55,6 +62,7 @@ class TdCalls:
             TdCallLeaf.SYS_RD: self._sys_rd,
             TdCallLeaf.SERVTD_RD: self._servtd_rd,
             TdCallLeaf.SERVTD_WR: self._servtd_wr,
+            TdCallLeaf.SERVTD_REBIND_APPROVE: self._servtd_rebind_approve,
             TdCallLeaf.MR_VERIFYREPORT: self._mr_verifyreport,
         }
 
@@ -121,6 +129,12 @@ class TdCalls:
         target = _target(call.registers)
         tdcs = self._module.bound_target(call.service_td, target)
         tdcs.write(call.registers.rdx, call.registers.r8, call.registers.r9)
+        return _Answer(_with_uuid(target))
+
+    def _servtd_rebind_approve(self, call: _Call) -> _Answer:
+        _require_size(call, REBIND_TOKEN_SIZE)
+        target = _target(call.registers)
+        self._module.bound_target(call.service_td, target).approve(call.data)
         return _Answer(_with_uuid(target))
 
 

@@ -52,6 +52,10 @@ class TargetTdUnknown(TdxModuleFailure):
     """No target TD has that binding handle and UUID (VMM-TARGET-TD-UNKNOWN)."""
 
 
+class RebindRefused(TdxModuleFailure):
+    """The binding of a target TD stays where it is (VMM-REBIND-REFUSED)."""
+
+
 class RandomSourceBroken(TdxModuleFailure):
     """The random source gave too few bytes, or nothing but zeros (VMM-RANDOM-SOURCE-BROKEN)."""
 

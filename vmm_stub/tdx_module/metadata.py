@@ -93,6 +93,11 @@ SECRET_FIELDS: Final = frozenset(
 _LEAVES_WITH_VALUES: Final = frozenset((TdCallLeaf.SERVTD_RD, TdCallLeaf.SERVTD_WR, TdCallLeaf.VM_WR))
 
 
+def carries_secret_data(call: Registers) -> bool:
+    """Whether the data that goes with this TDCALL is a secret: the token of a rebinding."""
+    return call.rax == TdCallLeaf.SERVTD_REBIND_APPROVE
+
+
 def carries_secret(call: Registers) -> bool:
     """Whether R8 of this TDCALL, or of what it returns, is an element of a secret.
 
@@ -145,6 +150,11 @@ class StagedField:
     def writes(self) -> int:
         """How often the field was completed."""
         return self._writes
+
+    def clear(self) -> None:
+        """Forget the value, and what was written of a next one."""
+        self._value = None
+        self._staged = [None] * len(self._staged)
 
     def write(self, index: int, value: int) -> None:
         """Write one element. Writing it again before the field is complete replaces it."""

@@ -25,8 +25,9 @@ from vmm_stub.tdx_module.errors import (
 )
 from vmm_stub.tdx_module.platform import Platform
 from vmm_stub.tdx_module.randomness import RandomSource, draw
+from vmm_stub.tdx_module.report import REPORT_CPUSVN, REPORT_TEE_TCB_SVN, TDINFO_SIZE, TdInfo
 from vmm_stub.tdx_module.service_td import ServiceTd, ServiceTdParams
-from vmm_stub.tdx_module.tdcs import Tdcs
+from vmm_stub.tdx_module.tdcs import Measured, Tdcs
 
 KEY_SIZE: Final = 32
 """MIG_ENC_KEY and MIG_DEC_KEY, in bytes."""
@@ -130,7 +131,27 @@ class TdxModule:
             handles = {each.target.binding_handle for each in self.targets(service_td.name)}
             raise OperandInvalid(Operand.R10 if target.binding_handle in handles else Operand.RCX)
         if tdcs.binding is None or tdcs.binding.instance != service_td.instance:
-            tdcs.bind(service_td, self.platform)
+            tdcs.bind(self.measured(service_td))
+        return tdcs
+
+    def measured(self, service_td: ServiceTd) -> Measured:
+        """What a TDREPORT of this service TD says now: where all reports are one fixed one, what that says."""
+        if self.fixed_report is None:
+            platform = self.platform
+            return Measured(service_td.instance, service_td.tdinfo(), platform.cpusvn, platform.tee_tcb_svn)
+        report = self.fixed_report
+        tdinfo = TdInfo.pull(report[-TDINFO_SIZE:])
+        return Measured(service_td.instance, tdinfo, report[REPORT_CPUSVN], report[REPORT_TEE_TCB_SVN])
+
+    def finalize_rebinding(self, target: TargetTd, service_td: str) -> Tdcs:
+        """Bind a target TD to the MigTD of that name, which prepared it together with the MigTD bound until now.
+
+        The token that it accepted (REBIND_ACCEPT_TOKEN) must be the one that the other approved, and the SERVTD_EXT
+        that it accepted this target TD's. Raises TargetTdUnknown, ServiceTdUnknown or RebindRefused
+        (VMM-REBIND-REFUSED: nothing changed; TdxModuleError to those who count in results).
+        """
+        tdcs, new = self.target(target), self.service_td(service_td)
+        tdcs.rebind(new, self.measured(new))
         return tdcs
 
     def read_global(self, field: int) -> int:

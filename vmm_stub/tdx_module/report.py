@@ -23,6 +23,9 @@ TEE_TCB_INFO_SIZE: Final = 239
 REPORT_MAC_STRUCT_SIZE: Final = 256
 TDREPORT_SIZE: Final = 1024
 REPORT_DATA_SIZE: Final = 64
+REPORT_CPUSVN: Final = slice(16, 32)
+REPORT_TEE_TCB_SVN: Final = slice(264, 280)
+"""Where a TDREPORT has CPUSVN and TEE_TCB_SVN."""
 MACED_SIZE: Final = 224
 """The MAC covers this much of a REPORTMACSTRUCT, from its start."""
 

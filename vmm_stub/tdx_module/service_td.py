@@ -58,6 +58,11 @@ class ServiceTd:
         """What this TD wrote to REBIND_ACCEPT_TOKEN, REBIND_ATTR or ACCEPT_SERVTD_EXT_HASH (TDG.VM.WR)."""
         return self._metadata[field]
 
+    def clear_rebinding(self) -> None:
+        """Forget the accepted token and REBIND_ATTR."""
+        self._metadata[Field.REBIND_ACCEPT_TOKEN].clear()
+        self._metadata[Field.REBIND_ATTR].clear()
+
     def write(self, field: int, value: int, mask: int) -> None:
         """TDG.VM.WR of one element. Raises OperandInvalid (RDX, R8, R9)."""
         element = writable(SERVICE_TD_FIELDS, field, value, mask)

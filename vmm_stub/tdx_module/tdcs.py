@@ -4,14 +4,17 @@
 from __future__ import annotations
 
 import hashlib
+import hmac
 from dataclasses import dataclass
 from typing import Final
 
 from migtd.guest.abi import Field
 from migtd.guest.interfaces import TargetTd
+from migtd.migration.servtd_ext import ServtdExt, approved_hash
+from vmm_stub import failures
+from vmm_stub.tdx_module.errors import RebindRefused
 from vmm_stub.tdx_module.metadata import TARGET_TD_FIELDS, readable, staged_fields, writable
-from vmm_stub.tdx_module.platform import Platform
-from vmm_stub.tdx_module.report import servtd_info_hash
+from vmm_stub.tdx_module.report import TdInfo, servtd_info_hash
 from vmm_stub.tdx_module.service_td import ServiceTd
 
 _FINGERPRINT_LABEL: Final = b"MigTD Lab MSK"
@@ -31,6 +34,16 @@ class InitialBinding:
 
     info_hash: bytes
     attr: int
+    cpusvn: bytes
+    tee_tcb_svn: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """What a TDREPORT of a running service TD says: its instance, its TDINFO, and the SVNs of the platform."""
+
+    instance: int
+    tdinfo: TdInfo
     cpusvn: bytes
     tee_tcb_svn: bytes
 
@@ -74,6 +87,7 @@ class Tdcs:
         self.servtd_attr = servtd_attr
         self.initial_binding: InitialBinding | None = None
         self.binding: Binding | None = None
+        self._approved_token: bytes | None = None
         self._enc_key = enc_key
         self._written = staged_fields(TARGET_TD_FIELDS)
 
@@ -94,15 +108,56 @@ class Tdcs:
             mig_version_writes=version.writes,
         )
 
-    def bind(self, service_td: ServiceTd, platform: Platform) -> None:
+    @property
+    def servtd_ext(self) -> ServtdExt:
+        """SERVTD_EXT as it is now. The target must be bound."""
+        initial, binding = self._bindings()
+        return ServtdExt(
+            init_info_hash=initial.info_hash,
+            init_attr=initial.attr,
+            init_cpusvn=initial.cpusvn,
+            init_tee_tcb_svn=initial.tee_tcb_svn,
+            init_tee_model=_TEE_MODEL,
+            current_info_hash=binding.info_hash,
+            current_attr=self.servtd_attr,
+        )
+
+    def bind(self, measured: Measured) -> None:
         """Bind a running service TD (TDH.SERVTD.BIND): take its hash now, and as the initial one if it is the first.
 
         The stored hashes are first-level ones (policy.md 6.2, D3).
         """
-        info_hash = servtd_info_hash(service_td.tdinfo(), self.servtd_attr)
-        self.binding = Binding(service_td.instance, info_hash)
+        info_hash = servtd_info_hash(measured.tdinfo, self.servtd_attr)
+        self.binding = Binding(measured.instance, info_hash)
         if self.initial_binding is None:
-            self.initial_binding = InitialBinding(info_hash, self.servtd_attr, platform.cpusvn, platform.tee_tcb_svn)
+            self.initial_binding = InitialBinding(info_hash, self.servtd_attr, measured.cpusvn, measured.tee_tcb_svn)
+
+    def approve(self, token: bytes) -> None:
+        """TDG.SERVTD.REBIND.APPROVE by the bound service TD: who accepted it may be bound. The last counts."""
+        self._approved_token = token
+
+    def rebind(self, service_td: ServiceTd, measured: Measured) -> None:
+        """Move the binding to a service TD which accepted the token that was approved, and this very SERVTD_EXT.
+
+        Its REBIND_ATTR becomes SERVTD_ATTR; it and both tokens are cleared. Raises RebindRefused (VMM-REBIND-REFUSED)
+        otherwise; then nothing changed.
+        """
+        token = service_td.metadata(Field.REBIND_ACCEPT_TOKEN).value
+        attr = service_td.metadata(Field.REBIND_ATTR).value
+        if self._approved_token is None or token is None:
+            missing = "the old MigTD approved none" if self._approved_token is None else "the new MigTD accepted none"
+            raise RebindRefused(failures.REBIND_REFUSED, f"there is no token: {missing}")
+        if not hmac.compare_digest(token, self._approved_token):
+            raise RebindRefused(failures.REBIND_REFUSED, "the accepted token is not the approved one")
+        if service_td.metadata(Field.ACCEPT_SERVTD_EXT_HASH).value != approved_hash(self.servtd_ext.push()):
+            raise RebindRefused(failures.REBIND_REFUSED, "the new MigTD accepted another SERVTD_EXT")
+        if attr is None:
+            raise RebindRefused(failures.REBIND_REFUSED, "the new MigTD wrote no REBIND_ATTR")
+        self._approved_token = None
+        service_td.clear_rebinding()
+        self.service_td = service_td.name
+        self.servtd_attr = int.from_bytes(attr, "little")
+        self.bind(measured)
 
     def read(self, field: int) -> int:
         """TDG.SERVTD.RD of one element. Raises OperandInvalid (RDX). The target must be bound."""
@@ -118,16 +173,20 @@ class Tdcs:
 
     def _value(self, field: Field) -> bytes:
         """A readable field as bytes, elements little-endian."""
-        if self.binding is None or self.initial_binding is None:
-            raise RuntimeError("a target TD is bound before its fields are read")
+        extended = self.servtd_ext
         values = {
             Field.MIG_ENC_KEY: self._enc_key,
-            Field.SERVTD_INIT_SERVTD_INFO_HASH: self.initial_binding.info_hash,
-            Field.SERVTD_INIT_ATTR: self.initial_binding.attr.to_bytes(8, "little"),
-            Field.INIT_CPUSVN: self.initial_binding.cpusvn,
-            Field.INIT_TEE_TCB_SVN: self.initial_binding.tee_tcb_svn,
-            Field.INIT_TEE_MODEL: _TEE_MODEL,
-            Field.SERVTD_INFO_HASH: self.binding.info_hash,
-            Field.SERVTD_ATTR: self.servtd_attr.to_bytes(8, "little"),
+            Field.SERVTD_INIT_SERVTD_INFO_HASH: extended.init_info_hash,
+            Field.SERVTD_INIT_ATTR: extended.init_attr.to_bytes(8, "little"),
+            Field.INIT_CPUSVN: extended.init_cpusvn,
+            Field.INIT_TEE_TCB_SVN: extended.init_tee_tcb_svn,
+            Field.INIT_TEE_MODEL: extended.init_tee_model,
+            Field.SERVTD_INFO_HASH: extended.current_info_hash,
+            Field.SERVTD_ATTR: extended.current_attr.to_bytes(8, "little"),
         }
         return values[field]
+
+    def _bindings(self) -> tuple[InitialBinding, Binding]:
+        if self.binding is None or self.initial_binding is None:
+            raise RuntimeError("a target TD is bound before its fields are read")
+        return self.initial_binding, self.binding

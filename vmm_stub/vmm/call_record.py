@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from migtd.guest.abi import MigTdLeaf, TdCallLeaf, VmCallLeaf
 from migtd.guest.channel import REGISTER_NAMES, Registers
-from vmm_stub.tdx_module.metadata import carries_secret
+from vmm_stub.tdx_module.metadata import carries_secret, carries_secret_data
 
 REDACTED: Final = "redacted"
 
@@ -19,6 +19,7 @@ _TDCALL_NAMES: Final[dict[int, str]] = {
     TdCallLeaf.SYS_RD: "TDG.SYS.RD",
     TdCallLeaf.SERVTD_RD: "TDG.SERVTD.RD",
     TdCallLeaf.SERVTD_WR: "TDG.SERVTD.WR",
+    TdCallLeaf.SERVTD_REBIND_APPROVE: "TDG.SERVTD.REBIND.APPROVE",
     TdCallLeaf.MR_VERIFYREPORT: "TDG.MR.VERIFYREPORT",
 }
 _VMCALL_NAMES: Final[dict[int, str]] = {
@@ -50,18 +51,18 @@ def leaf_name(registers: Registers) -> str:
 def describe_call(before: Registers, data: bytes, after: Registers, answer: bytes) -> dict[str, Any]:
     """One call as history data: `leaf`, `in` and `out` (registers that are not zero, hex), `data`, `answer` (hex).
 
-    The value of a secret field is replaced by REDACTED both ways.
+    The value of a secret field is replaced by REDACTED both ways, and so is the token of a rebinding.
     """
     given, returned = _shown(before), _shown(after)
     if carries_secret(before):
         given["r8"] = returned["r8"] = REDACTED
     described: dict[str, Any] = {"leaf": leaf_name(before), "in": given, "out": returned}
     if data:
-        described["data"] = data.hex()
+        described["data"] = REDACTED if carries_secret_data(before) else data.hex()
     if answer:
         described["answer"] = answer.hex()
     return described
 
 
 def _shown(registers: Registers) -> dict[str, str]:
-    return {name: hex(value) for name in REGISTER_NAMES if (value := getattr(registers, name))}
+    return {name: hex(value) for name, value in zip(REGISTER_NAMES, registers.values(), strict=True) if value}

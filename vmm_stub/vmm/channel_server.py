@@ -15,7 +15,13 @@ from typing import Final
 
 import structlog
 
-from migtd.guest.channel import POLICY_NAME, ROOT_CA_NAME, SHARED_MEMORY_NAME, SOCKET_NAME
+from migtd.guest.channel import (
+    POLICY_ISSUER_CHAIN_NAME,
+    POLICY_NAME,
+    ROOT_CA_NAME,
+    SHARED_MEMORY_NAME,
+    SOCKET_NAME,
+)
 from vmm_stub import failures
 from vmm_stub.vmm.channel_connection import TdConnection
 from vmm_stub.vmm.control.models import ConfigurationVolume
@@ -30,11 +36,14 @@ _log: Final = structlog.get_logger()
 
 
 class ChannelServer:
-    """Serves the channel of one MigTD in the folder that its configuration names, from `start` to `stop`."""
+    """Serves the channel of one MigTD in the folder that its configuration names, from `start` to `stop`.
+
+    `configuration` is the host's configuration volume, for a MigTD that has none of its own.
+    """
 
     def __init__(self, migtd: ManagedMigTd, configuration: ConfigurationVolume | None = None) -> None:
         self._migtd = migtd
-        self._configuration = configuration
+        self._configuration = migtd.config.configuration or configuration
         self._directory = Path(migtd.config.channel)
         self._listening: socket.socket | None = None
         self._memory: MemoryFile | None = None
@@ -87,8 +96,16 @@ class ChannelServer:
 
     def _write_configuration(self) -> None:
         volume = self._configuration
-        files = {} if volume is None else {POLICY_NAME: volume.policy, ROOT_CA_NAME: volume.root_ca}
+        if volume is None:
+            return
+        files = {
+            POLICY_NAME: volume.policy,
+            ROOT_CA_NAME: volume.root_ca,
+            POLICY_ISSUER_CHAIN_NAME: volume.policy_issuer_chain,
+        }
         for name, content in files.items():
+            if content is None:
+                continue
             path = self._directory / name
             # What another run left there, or the guest put there, is not written through.
             path.unlink(missing_ok=True)

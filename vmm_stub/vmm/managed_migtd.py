@@ -29,7 +29,7 @@ from vmm_stub.vmm.guest_text import guest_lines, guest_text
 from vmm_stub.vmm.history import HistoryKind, MigTdHistory
 from vmm_stub.vmm.log_area import LogAreaReader
 from vmm_stub.vmm.memory_file import HostMemory
-from vmm_stub.vmm.migration import HostMigration, request_ids
+from vmm_stub.vmm.migration import STARTS, HostMigration, request_ids
 from vmm_stub.vmm.td_vm import TdVm
 
 MAX_ENDED: Final = 1024
@@ -104,7 +104,7 @@ class ManagedMigTd:
         `interrupt(vector)` must return at once. `end_td` is called when the TD has to be ended; it must return at once
         too, and lead to `detach`.
         """
-        service_td = self._tdx_module.create_service_td(self.name, ServiceTdParams(vcpus=self.config.vcpus))
+        service_td = self._tdx_module.create_service_td(self.name, _params(self.config))
         self._failure = None
         self._end_td = end_td
         self._td = TdVm(
@@ -186,8 +186,9 @@ class ManagedMigTd:
     def td_reported(self, request_id: int, operation: Operation, result: MigrationResult, data: bytes) -> None:
         """It reported the end of a request."""
         described: dict[str, object] = {"operation": operation.name, "result": result.name, "code": int(result)}
-        # A failure and StartMigration have no answer; what a guest puts there all the same may be anything, even a key.
-        is_answer = result is MigrationResult.Success and operation is not Operation.StartMigration
+        # A failure and the start requests have no answer; what a guest puts there all the same may be anything, even a
+        # key.
+        is_answer = result is MigrationResult.Success and operation not in STARTS
         described |= {"data": data.hex()} if is_answer else {"length": len(data)}
         self.history.record(HistoryKind.RESULT, described, request_id)
         migration = self._under_way.get(request_id & _MARKS)
@@ -214,7 +215,7 @@ class ManagedMigTd:
                 self.history.record(HistoryKind.NOTE, data, request_id)
             case NoteEvent(_, text):
                 self.history.record(HistoryKind.NOTE, {"text": text}, request_id)
-        # By the whole id: what belongs to EnableLogArea or GetTDReport is no phase of the migration.
+        # By the whole id: what belongs to EnableLogArea, GetTDReport or GetMigtdData is no phase of the migration.
         migration = self._under_way.get(request_id)
         if migration is not None:
             migration.event(event)
@@ -240,6 +241,18 @@ class ManagedMigTd:
             _log.warning(str(self._failure), migtd=self.name, id=self._failure.kind.id)
         self.history.record(HistoryKind.STATE, data)
         self._on_changed()
+
+
+def _params(config: MigTdConfig) -> ServiceTdParams:
+    """What its TDs are built with."""
+    params = ServiceTdParams(vcpus=config.vcpus)
+    tdinfo = replace(
+        params.tdinfo,
+        mrtd=params.tdinfo.mrtd if config.mrtd is None else bytes.fromhex(config.mrtd),
+        mrowner=bytes.fromhex(config.mrowner),
+        mrownerconfig=bytes.fromhex(config.mrownerconfig),
+    )
+    return replace(params, tdinfo=tdinfo)
 
 
 def _printable(event: GuestEvent) -> GuestEvent:

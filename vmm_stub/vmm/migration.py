@@ -2,7 +2,8 @@
 """One migration as its host runs it: transport, requests, outcome (ghci-ratls.md 1, 3 and 4).
 
 preparing   the wire is being opened; destinations already listen
-running     EnableLogArea, GetTDReport and StartMigration are queued; they are even if the wire could not be opened
+running     EnableLogArea, GetTDReport and StartMigration are queued, or EnableLogArea, GetMigtdData and
+            StartRebinding; they are even if the wire could not be opened
 ended       reported by the MigTD, or given up: the MigTD was lost or stayed silent
 """
 
@@ -21,16 +22,27 @@ from migtd.guest.ghci import (
     REPORT_DATA_SIZE,
     REPORT_REQUEST_BIT,
     EnableLogArea,
+    GetMigtdData,
     GetTdReport,
     Operation,
     Request,
+    Start,
     StartMigration,
+    StartRebinding,
 )
 from migtd.guest.interfaces import TargetTd
 from vmm_stub import failures
 from vmm_stub.tdx_module.tdcs import TdcsState
 from vmm_stub.vmm.address import format_address, parse_address
-from vmm_stub.vmm.control.models import ErrorModel, MigrationModel, MigrationRequest, MigrationState, Role, SideOutcome
+from vmm_stub.vmm.control.models import (
+    ErrorModel,
+    MigrationModel,
+    MigrationRequest,
+    MigrationState,
+    Role,
+    SessionOperation,
+    SideOutcome,
+)
 from vmm_stub.vmm.delivery import Delivery
 from vmm_stub.vmm.errors import MigTdLost
 from vmm_stub.vmm.history import HistoryKind, MigTdHistory
@@ -56,15 +68,20 @@ class MigrationSettings:
     monotonic: Callable[[], float]
 
 
+STARTS: Final = frozenset({Operation.StartMigration, Operation.StartRebinding})
+"""The requests whose report is the end of a run."""
+
+
 def request_ids(request_id: int) -> tuple[int, int, int]:
-    """The ids of the three requests of a migration: EnableLogArea, GetTDReport, StartMigration."""
+    """The ids of the three requests of a run: EnableLogArea, GetTDReport or GetMigtdData, and the start request."""
     return request_id | LOG_AREA_REQUEST_BIT, request_id | REPORT_REQUEST_BIT, request_id
 
 
 class HostMigration:
-    """One side of one migration. `look` shows its target TD, or None if there is none.
+    """One side of one migration, or of the preparation of a rebinding.
 
-    `ended` is set once `model().outcome` stands; `on_ended` is told then. Implements `link.LinkObserver`.
+    `look` shows the target TD whose key it writes, or None if there is none. `ended` is set once `model().outcome`
+    stands; `on_ended` is told then. Implements `link.LinkObserver`.
     """
 
     def __init__(
@@ -105,6 +122,7 @@ class HostMigration:
         """Let a destination listen, then go on in the background. Failures of the wire are the MigTD's to report."""
         self._note_state(
             {
+                "operation": self.request.operation.value,
                 "role": self.request.role.value,
                 "peer": self.request.peer,
                 "binding_handle": hex(self.request.binding_handle),
@@ -157,6 +175,7 @@ class HostMigration:
         return MigrationModel(
             migtd=self.request.migtd,
             request_id=self.request.request_id,
+            operation=self.request.operation,
             role=self.request.role,
             state=self._state,
             address=self._address,
@@ -169,16 +188,16 @@ class HostMigration:
     # --- from the MigTD ---
 
     def accepted(self, request: Request) -> None:
-        """The MigTD took one of the three requests. Its deadlines for StartMigration count from now."""
+        """The MigTD took one of the three requests. Its deadlines for the start request count from now."""
         self._record.trace(f"the MigTD took {type(request).__name__}")
-        if isinstance(request, StartMigration) and self._silence is not None and not self._silence.expired():
+        if isinstance(request, Start) and self._silence is not None and not self._silence.expired():
             self._silence.reschedule(asyncio.get_running_loop().time() + self._patience)
 
     def reported(self, operation: Operation, result: MigrationResult) -> None:
-        """The MigTD reported one of the three requests; StartMigration is the end."""
+        """The MigTD reported one of the three requests; the start request is the end."""
         if self._outcome is not None:
             return
-        if operation is Operation.StartMigration:
+        if operation in STARTS:
             self._end(self._record.reported(result, self._before, self._look()))
         else:
             self._record.trace(f"{operation.name}: {result.name}")
@@ -254,13 +273,18 @@ class HostMigration:
         self._note_state({})
         log_area, report, start = request_ids(self.request.request_id)
         target = TargetTd(self.request.binding_handle, self.request.uuid)
+        is_source, initial_tdinfo = self.request.role is Role.SOURCE, self.request.initial_tdinfo
         self._td.requests.put(EnableLogArea(log_area, self._settings.log_level))
-        self._td.requests.put(GetTdReport(report, bytes(REPORT_DATA_SIZE)))
-        self._td.requests.put(StartMigration(start, self.request.role is Role.SOURCE, target))
+        if self.request.operation is SessionOperation.MIGRATION:
+            self._td.requests.put(GetTdReport(report, bytes(REPORT_DATA_SIZE)))
+            self._td.requests.put(StartMigration(start, is_source, target, initial_tdinfo))
+        else:
+            self._td.requests.put(GetMigtdData(report, bytes(REPORT_DATA_SIZE)))
+            self._td.requests.put(StartRebinding(start, is_source, target, initial_tdinfo))
 
     @property
     def _patience(self) -> float:
-        """Seconds that the MigTD has: to take StartMigration, and from then on to report its end."""
+        """Seconds that the MigTD has: to take the start request, and from then on to report its end."""
         limits = self._settings.deadlines
         return limits.pre_session + limits.session + limits.report + SILENCE_MARGIN
 

@@ -28,6 +28,22 @@ _MAX_TEXT: Final = 64 << 10
 _PHASES: Final = tuple(Phase)
 
 
+def finalize_outcome(refusal: LabFailure | None) -> SideOutcome:
+    """The outcome of a finalized rebinding, in which no MigTD takes part: `refusal` is the TDX module's, if any."""
+    result = MigrationResult.Success if refusal is None else MigrationResult.TdxModuleError
+    return SideOutcome(
+        result=result.name,
+        code=result,
+        phase=Phase.DONE if refusal is None else Phase.COMMIT,
+        error=None if refusal is None else error_model(refusal),
+        key_written=False,
+        version=None,
+        fingerprints=Fingerprints(),
+        checks=[],
+        trace=[],
+    )
+
+
 class SideRecord:
     """Collects one side. `monotonic` is in seconds; the record starts when it is made."""
 

@@ -32,6 +32,7 @@ TdCallHandler: TypeAlias = Callable[[Registers, bytes], tuple[Registers, bytes]]
 """The TDX module's TDCALLs, for one service TD."""
 
 _START_MIGRATION_SIZE: Final = 56
+_ANSWER_SIZES: Final = {Operation.GetTDReport: TDREPORT_SIZE, Operation.GetMigtdData: TDINFO_SIZE}
 _FATAL_MESSAGE: Final = 1 << 63
 _MAX_FATAL_TEXT: Final = 4096
 _LEAF_BITS: Final = 0xFFFF
@@ -188,7 +189,7 @@ class TdVm:
             return
         if operation is Operation.EnableLogArea:
             self._log_areas.enable(self._memory, pull_log_area_answer(data))
-        elif operation is Operation.GetTDReport and len(data) != TDREPORT_SIZE:
+        elif len(data) != _ANSWER_SIZES.get(operation, len(data)):
             raise CallRefused
 
     def _note_refused_report(self, request_id: int, detail: str) -> None:

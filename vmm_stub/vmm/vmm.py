@@ -13,12 +13,13 @@ from typing import Final
 from pydantic_core import to_json
 
 from migtd import __version__
+from migtd.errors import LabFailure
 from migtd.guest.ghci import NO_REQUEST
 from migtd.guest.interfaces import TargetTd
 from migtd.migration.logging import LogEntry
 from vmm_stub import failures
 from vmm_stub.quoting.interface import Quoting
-from vmm_stub.tdx_module.errors import TargetTdExists, TargetTdUnknown
+from vmm_stub.tdx_module.errors import RebindRefused, ServiceTdUnknown, TargetTdExists, TargetTdUnknown
 from vmm_stub.tdx_module.module import TdxModule
 from vmm_stub.tdx_module.tdcs import TdcsState
 from vmm_stub.vmm.address import parse_address
@@ -27,18 +28,24 @@ from vmm_stub.vmm.control.models import (
     MigrationRequest,
     MigTdConfig,
     MigTdState,
+    RebindFinalizeModel,
+    RebindFinalizeRequest,
+    SessionOperation,
     TargetTdModel,
     TargetTdRequest,
     VersionRangeModel,
 )
 from vmm_stub.vmm.errors import Conflict, Invalid, MigTdLost, NotKnown
-from vmm_stub.vmm.history import History, MigTdHistory
+from vmm_stub.vmm.history import History, HistoryKind, MigTdHistory
 from vmm_stub.vmm.managed_migtd import ManagedMigTd
 from vmm_stub.vmm.migration import HostMigration, MigrationSettings
+from vmm_stub.vmm.side_record import finalize_outcome
 from vmm_stub.vmm.tail import Tail
 
 LOG_BYTES: Final = 4 << 20
 LOG_LINES: Final = 20_000
+FINALIZE: Final = "rebind-finalize"
+"""Operation of the history event that tells of a finalized rebinding: it is no request of any MigTD."""
 
 
 class Vmm:
@@ -139,7 +146,9 @@ class Vmm:
     # --- migrations ---
 
     async def start_migration(self, request: MigrationRequest) -> HostMigration:
-        """Start one side of a migration. Returns once a destination listens; what fails later is in its outcome.
+        """Start one side of a migration, or of the preparation of a rebinding.
+
+        Returns once a destination listens; what fails later is in its outcome.
 
         The target TD need not exist: the MigTD will find out. Raises NotKnown (VMM-MIGTD-UNKNOWN), Invalid
         (VMM-API-INVALID) or Conflict (VMM-MIGTD-ABSENT, VMM-MIGRATION-EXISTS).
@@ -151,13 +160,14 @@ class Vmm:
             except ValueError as error:
                 raise Invalid(failures.API_INVALID, f"peer: {error}") from error
         target = TargetTd(request.binding_handle, request.uuid)
+        writes_key = request.operation is SessionOperation.MIGRATION
         td = migtd.ready_for(request.request_id)
         migration = HostMigration(
             request,
             td=td,
             settings=self._settings,
             history=migtd.history,
-            look=lambda: self._look(target),
+            look=lambda: self._look(target) if writes_key else None,
             on_ended=self._ended,
         )
         migtd.begin(migration)
@@ -167,6 +177,40 @@ class Vmm:
             migration.lost(MigTdLost(failures.HOST_STOPPED))
             raise
         return migration
+
+    def finalize_rebinding(self, request: RebindFinalizeRequest) -> RebindFinalizeModel:
+        """Let the TDX module move the binding of a target TD to the MigTD that prepared it (ghci-ratls.md 6).
+
+        Raises NotKnown (VMM-MIGTD-UNKNOWN) or Conflict (VMM-MIGTD-ABSENT). What the TDX module refuses is the outcome.
+        """
+        migtd = self.migtd(request.migtd)
+        target = TargetTd(request.binding_handle, request.uuid)
+        before = self._look(target)
+        refusal: LabFailure | None = None
+        try:
+            self.tdx_module.finalize_rebinding(target, migtd.name)
+        except ServiceTdUnknown as error:
+            raise Conflict(failures.MIGTD_ABSENT, migtd.name) from error
+        except (TargetTdUnknown, RebindRefused) as error:
+            refusal = error
+        after = self._look(target)
+        outcome = finalize_outcome(refusal)
+        data = {
+            "operation": FINALIZE,
+            "result": outcome.result,
+            "code": outcome.code,
+            "binding_handle": hex(request.binding_handle),
+            "uuid": [hex(word) for word in request.uuid],
+            "from": before.service_td if before else None,
+            "to": after.service_td if after else None,
+        }
+        migtd.history.record(HistoryKind.RESULT, data)
+        return RebindFinalizeModel(
+            migtd=after.service_td if after else None,
+            uuid=request.uuid,
+            binding_handle=request.binding_handle,
+            outcome=outcome,
+        )
 
     def migration(self, migtd: str, request_id: int) -> HostMigration:
         """The migration of that MigTD and request id. Raises NotKnown (VMM-MIGTD-UNKNOWN, VMM-MIGRATION-UNKNOWN)."""

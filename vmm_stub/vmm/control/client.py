@@ -27,6 +27,8 @@ from vmm_stub.vmm.control.models import (
     MigrationRequest,
     Model,
     Problem,
+    RebindFinalizeModel,
+    RebindFinalizeRequest,
     TargetTdModel,
     TargetTdRequest,
 )
@@ -95,6 +97,10 @@ class ControlClient:
     async def start_migration(self, request: MigrationRequest) -> MigrationModel:
         """Start one side; a destination listens when this returns."""
         return _parse(MigrationModel, await self._request("POST", "/v1/migrations", body=request))
+
+    async def finalize_rebinding(self, request: RebindFinalizeRequest) -> RebindFinalizeModel:
+        """Move the binding of a target TD to the MigTD that prepared it."""
+        return _parse(RebindFinalizeModel, await self._request("POST", "/v1/rebindings/finalize", body=request))
 
     async def migrations(self) -> list[MigrationModel]:
         """All migrations of the host."""

@@ -12,12 +12,16 @@ from typing import Annotated, Literal
 from pydantic import Base64Bytes, BaseModel, ConfigDict, Field, model_validator
 
 from migtd.checks import CheckName, CheckStatus
+from migtd.guest.ghci import TDINFO_SIZE
 from migtd.observer import Phase
 
 U64 = Annotated[int, Field(ge=0, le=2**64 - 1)]
 U16 = Annotated[int, Field(ge=0, le=2**16 - 1)]
 Name = Annotated[str, Field(pattern=r"^[a-z0-9]([a-z0-9-]{0,30}[a-z0-9])?$")]
 Seconds = Annotated[float, Field(gt=0, le=86400)]
+Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{96}$")]
+"""48 bytes as hex."""
+NO_DIGEST = "00" * 48
 FilePath = Annotated[str, Field(pattern=r"^[^\x00]*$")]
 """A path as the system takes one."""
 
@@ -56,6 +60,17 @@ class DeadlinesModel(Model):
     connect: Seconds = 60.0
 
 
+class ConfigurationVolume(Model):
+    """Files of the configuration volume that the host gives a MigTD (policy.md 0.3).
+
+    Besides the policy: with policy v1 the SGX root CA, with policy v2 the issuer chain.
+    """
+
+    policy: Base64Bytes
+    root_ca: Base64Bytes | None = Field(default=None, description="DER")
+    policy_issuer_chain: Base64Bytes | None = Field(default=None, description="PEM")
+
+
 class MigTdConfig(Model):
     """One MigTD of a host: where its channel lives and what its TD looks like."""
 
@@ -64,6 +79,10 @@ class MigTdConfig(Model):
     vcpus: Annotated[int, Field(ge=1, le=64)] = 1
     shared_memory: Annotated[int, Field(ge=1 << 20, le=1 << 30)] = 64 << 20
     """Bytes of shared memory of the TD; pages are only used once touched."""
+    mrtd: Digest | None = Field(default=None, description="what it is measured as; None: the emulated MigTD")
+    mrowner: Digest = NO_DIGEST
+    mrownerconfig: Digest = NO_DIGEST
+    configuration: ConfigurationVolume | None = Field(default=None, description="None: that of the host")
 
 
 class LabQuotingConfig(Model):
@@ -84,13 +103,6 @@ class CapturedQuotingConfig(Model):
     collateral: Base64Bytes = Field(description="packed set (policy.md 4.6)")
 
 
-class ConfigurationVolume(Model):
-    """Files of the configuration volume that the host gives its MigTDs (policy.md 0.3)."""
-
-    policy: Base64Bytes
-    root_ca: Base64Bytes = Field(description="DER")
-
-
 class HostConfig(Model):
     """Configuration of one emulated host (`vmm-stub serve --config FILE`; `-` reads standard input)."""
 
@@ -109,7 +121,7 @@ class HostConfig(Model):
     """None: there is no quoting service, every GetQuote ends in the error status."""
     pcs: str | None = Field(default=None, description="host:port on which the lab's collateral is served over HTTP")
     configuration: ConfigurationVolume | None = None
-    """What every MigTD of the host finds beside its channel; None: nothing."""
+    """What every MigTD of the host finds beside its channel unless it has its own; None: nothing."""
     history: FilePath | None = Field(
         default=None, description="file that gets the history as JSON lines, besides the API"
     )
@@ -163,11 +175,20 @@ class Role(enum.StrEnum):
     DESTINATION = "destination"
 
 
-class MigrationRequest(Model):
-    """Start one migration on this host, on one side.
+class SessionOperation(enum.StrEnum):
+    """What a session between two MigTDs is for."""
 
-    The host queues EnableLogArea, GetTDReport and StartMigration to the MigTD. A source needs `peer` (host:port); a
-    destination listens on `listen_port` (0: any free port; the answer tells which).
+    MIGRATION = "migration"
+    REBIND_PREPARE = "rebind-prepare"
+    """Both MigTDs are of one host: the source is the old one, the destination the new one."""
+
+
+class MigrationRequest(Model):
+    """Start one migration on this host, on one side, or prepare a rebinding between two of its MigTDs.
+
+    The host queues EnableLogArea, GetTDReport and StartMigration to the MigTD, in a rebinding EnableLogArea,
+    GetMigtdData and StartRebinding. A source needs `peer` (host:port); a destination listens on `listen_port` (0: any
+    free port; the answer tells which). A rebinding takes the same way; its peer is this very host.
     """
 
     migtd: Name
@@ -178,11 +199,21 @@ class MigrationRequest(Model):
     binding_handle: U64
     peer: str | None = None
     listen_port: U16 = 0
+    operation: SessionOperation = SessionOperation.MIGRATION
+    initial_tdinfo: Base64Bytes | None = Field(
+        default=None, description="initial TDINFO, 512 bytes, that goes with the start request (policy v2)"
+    )
 
     @model_validator(mode="after")
     def _peer_for_source(self) -> MigrationRequest:
         if (self.role is Role.SOURCE) != (self.peer is not None):
             raise ValueError("a source needs `peer`, a destination has none")
+        return self
+
+    @model_validator(mode="after")
+    def _whole_tdinfo(self) -> MigrationRequest:
+        if self.initial_tdinfo is not None and len(self.initial_tdinfo) != TDINFO_SIZE:
+            raise ValueError(f"`initial_tdinfo` has {len(self.initial_tdinfo)} bytes instead of {TDINFO_SIZE}")
         return self
 
 
@@ -230,6 +261,26 @@ class SideOutcome(Model):
     trace: list[str]
 
 
+class RebindFinalizeRequest(Model):
+    """Move the binding of a target TD to `migtd`, which prepared it with success; no MigTD is asked."""
+
+    migtd: Name
+    uuid: tuple[U64, U64, U64, U64]
+    binding_handle: U64
+
+
+class RebindFinalizeModel(Model):
+    """What became of it: `outcome.code` is 0, or 4 (TdxModuleError) where the TDX module did not move the binding.
+
+    `migtd` is the MigTD that the target TD is bound to now, None if there is no such target TD.
+    """
+
+    migtd: Name | None
+    uuid: tuple[U64, U64, U64, U64]
+    binding_handle: U64
+    outcome: SideOutcome
+
+
 class MigrationState(enum.StrEnum):
     """Where a migration is, as the host sees it."""
 
@@ -239,10 +290,11 @@ class MigrationState(enum.StrEnum):
 
 
 class MigrationModel(Model):
-    """A migration on this host."""
+    """A migration on this host, or the preparation of a rebinding."""
 
     migtd: Name
     request_id: int
+    operation: SessionOperation = SessionOperation.MIGRATION
     role: Role
     state: MigrationState
     address: str | None

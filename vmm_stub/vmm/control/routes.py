@@ -12,7 +12,15 @@ from urllib.parse import unquote
 
 from pydantic import JsonValue, RootModel
 
-from vmm_stub.vmm.control.models import Health, MigrationModel, MigrationRequest, TargetTdModel, TargetTdRequest
+from vmm_stub.vmm.control.models import (
+    Health,
+    MigrationModel,
+    MigrationRequest,
+    RebindFinalizeModel,
+    RebindFinalizeRequest,
+    TargetTdModel,
+    TargetTdRequest,
+)
 from vmm_stub.vmm.control.openapi import document
 from vmm_stub.vmm.control.parameters import EventsQuery, HealthQuery, LogsQuery, MigrationPath, OutcomeQuery
 from vmm_stub.vmm.control.route import Answer, Call, Json, Lines, Route
@@ -50,6 +58,10 @@ async def _target_tds(vmm: Vmm, _call: Call) -> Answer:
 async def _start_migration(vmm: Vmm, call: Call) -> Answer:
     migration = await vmm.start_migration(call.body)
     return Json(201, migration.model())
+
+
+async def _finalize_rebinding(vmm: Vmm, call: Call) -> Answer:
+    return Json(200, vmm.finalize_rebinding(call.body))
 
 
 async def _migrations(vmm: Vmm, _call: Call) -> Answer:
@@ -118,10 +130,20 @@ ROUTES: Final = (
         "POST",
         "/v1/migrations",
         "start_migration",
-        "Start one side of a migration; a destination listens when this is answered",
+        "Start one side of a migration, or of a rebinding; a destination listens when this is answered",
         _start_migration,
         {201: MigrationModel},
         body=MigrationRequest,
+        problems=_INVALID | _UNKNOWN | _REFUSED,
+    ),
+    Route(
+        "POST",
+        "/v1/rebindings/finalize",
+        "finalize_rebinding",
+        "Move the binding of a target TD to the MigTD that prepared it",
+        _finalize_rebinding,
+        {200: RebindFinalizeModel},
+        body=RebindFinalizeRequest,
         problems=_INVALID | _UNKNOWN | _REFUSED,
     ),
     Route("GET", "/v1/migrations", "migrations", "All migrations of this host", _migrations, {200: Migrations}),
