@@ -10,11 +10,9 @@ from lab import failures as lab_failures
 from lab.names import checkout_path
 from lab.policy_tools import failures as policy_tool_failures
 from migtd import failures as migtd_failures
-from migtd.attestation.accept_all import V2_SKIPS
-from migtd.attestation.accept_all_v2 import REBINDING_SKIPS
 from migtd.attestation.quote import failures as quote_failures
 from migtd.checks import ON_REQUEST, POLICY_V2, REBINDING, CheckName
-from migtd.choices import SKIPS_OF
+from migtd.choices import REBINDING_SKIPS_OF, SKIPS_OF, V2_SKIPS_OF
 from migtd.errors import FailureKind
 from migtd.policy import failures as policy_failures
 from vmm_stub import failures as vmm_failures
@@ -43,25 +41,27 @@ def documents() -> dict[str, str]:
 
 def _checks() -> str:
     head = ["check", *MODES]
-    rows = [[f"`{check.value}`", *(_cell(check, skips) for skips in MODES.values())] for check in CheckName]
+    rows = [[f"`{check.value}`", *(_cell(check, mode) for mode in MODES)] for check in CheckName]
     return _table(head, rows)
 
 
-def _cell(check: CheckName, skips: Mapping[CheckName, str]) -> str:
+def _cell(check: CheckName, mode: str) -> str:
+    skips = MODES[mode]
     if check in POLICY_V2 | REBINDING:
-        return _v2_cell(check, nothing_verified=CheckName.QUOTE_PEER in skips)
+        return _v2_cell(check, mode)
     if check in ON_REQUEST:
         return "made with `--refuse-expired`" if CheckName.QUOTE_PEER not in skips else "there is no collateral"
-    reason = skips.get(check)
-    return "made" if reason is None else f"skipped: {reason.partition(': ')[2] or reason}"
+    return _made_or_skipped(skips.get(check), "made")
 
 
-def _v2_cell(check: CheckName, *, nothing_verified: bool) -> str:
-    """Modes that verify work with policy v1 in this version, so only the one that does not has anything to tell."""
-    if not nothing_verified:
-        return "policy v1 has none"
-    reason = {**V2_SKIPS, **REBINDING_SKIPS}.get(check)
-    return "made in a rebinding" if reason is None else f"skipped: {reason.partition(': ')[2]}"
+def _v2_cell(check: CheckName, mode: str) -> str:
+    if check in REBINDING:
+        return _made_or_skipped(REBINDING_SKIPS_OF[mode].get(check), "made in a rebinding")
+    return _made_or_skipped(V2_SKIPS_OF[mode].get(check), "made with policy v2")
+
+
+def _made_or_skipped(reason: str | None, made: str) -> str:
+    return made if reason is None else f"skipped: {reason.partition(': ')[2] or reason}"
 
 
 def _catalogue() -> str:

@@ -29,6 +29,7 @@ class CheckName(enum.StrEnum):
     CERTIFICATE_EKU = "certificate-eku"
     EVIDENCE_PRESENT = "evidence-present"
     PEER_DATA_HASH = "peer-data-hash"
+    OWN_TDINFO = "own-tdinfo"
     TDREPORT_MAC = "tdreport-mac"
     TDREPORT_HASHES = "tdreport-hashes"
     QUOTE_PEER = "quote-peer"
@@ -45,8 +46,8 @@ class CheckName(enum.StrEnum):
     VERSIONS = "versions"
 
 
-POLICY_V2: Final = frozenset({CheckName.PEER_DATA_HASH})
-"""Checks that only policy v2 knows."""
+POLICY_V2: Final = frozenset({CheckName.PEER_DATA_HASH, CheckName.OWN_TDINFO})
+"""Checks that only policy v2 knows. That of the own TDINFO is made once, at the start, and told with each session."""
 REBINDING: Final = frozenset(
     {CheckName.TDREPORT_MAC, CheckName.TDREPORT_HASHES, CheckName.INITIAL_TDINFO, CheckName.SERVTD_EXT}
 )

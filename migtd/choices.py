@@ -10,6 +10,8 @@ from typing import Final, TypeAlias, TypeVar
 
 from migtd import event_log, failures
 from migtd.attestation.accept_all import SKIPS, AcceptAll
+from migtd.attestation.accept_all import V2_SKIPS as ACCEPT_ALL_V2_SKIPS
+from migtd.attestation.accept_all_v2 import REBINDING_SKIPS as ACCEPT_ALL_REBINDING_SKIPS
 from migtd.attestation.accept_all_v2 import AcceptAllV2
 from migtd.attestation.mode import AttestationMode
 from migtd.checks import CheckName
@@ -59,6 +61,12 @@ def _start_accept_all(_clock: Clock | None, guest: Guest) -> AttestationMode:
     return AcceptAll(log, AcceptAllV2(push_peer_data(PeerData(policy, chain)), guest.tdcall.mr_report, log))
 
 
+def _start_with_quotes(name: str, clock: Clock | None, guest: Guest) -> AttestationMode:
+    """With policy v2 if the configuration volume has an issuer chain, which v1 knows nothing of (policy.md 0.1)."""
+    start = _start_policy_v1 if guest.configuration.policy_issuer_chain() is None else _start_policy_v2
+    return start(name, clock, guest)
+
+
 def _start_policy_v1(name: str, clock: Clock | None, guest: Guest) -> AttestationMode:
     # Loaded only by those who use it: the quote verifier and its libraries are no small part of a MigTD.
     from migtd.attestation.get_quote import QuoteClient  # noqa: PLC0415
@@ -69,6 +77,18 @@ def _start_policy_v1(name: str, clock: Clock | None, guest: Guest) -> Attestatio
     trust = Trust(policy, root_key, clock)
     quotes = QuoteClient(guest)
     return PolicyV1(name, SKIPS_OF[name], tdcall=guest.tdcall, quotes=quotes, log=_log_of(guest), trust=trust)
+
+
+def _start_policy_v2(name: str, clock: Clock | None, guest: Guest) -> AttestationMode:
+    # Loaded only by those who use it, as above.
+    from migtd.attestation.get_quote import QuoteClient  # noqa: PLC0415
+    from migtd.attestation.policy_v2 import PolicyV2, Skips  # noqa: PLC0415
+    from migtd.attestation.startup_v2 import measure_policy_v2  # noqa: PLC0415
+
+    skips = Skips(V2_SKIPS_OF[name], REBINDING_SKIPS_OF[name])
+    measured = measure_policy_v2(guest, skips.migration)
+    log, quotes = _log_of(guest), QuoteClient(guest)
+    return PolicyV2(name, skips, tdcall=guest.tdcall, quotes=quotes, log=log, measured=measured, clock=clock)
 
 
 def _log_of(guest: Guest) -> EventLogArea:
@@ -91,15 +111,41 @@ CAPTURED_SKIPS: Final[Mapping[CheckName, str]] = MappingProxyType(
     }
 )
 
+CAPTURED_V2_SKIPS: Final[Mapping[CheckName, str]] = MappingProxyType(
+    {
+        **CAPTURED_SKIPS,
+        CheckName.OWN_TDINFO: "captured: the captured MROWNER and MROWNERCONFIG are fixed, no policy was provisioned",
+    }
+)
+
+CAPTURED_REBINDING_SKIPS: Final[Mapping[CheckName, str]] = MappingProxyType(
+    {
+        CheckName.REPORTDATA: "captured: a report made from a captured quote cannot carry this session's key",
+        CheckName.RTMRS_EQUAL: CAPTURED_SKIPS[CheckName.RTMRS_EQUAL],
+        CheckName.OWN_TDINFO: CAPTURED_V2_SKIPS[CheckName.OWN_TDINFO],
+        CheckName.TDREPORT_MAC: "captured: the MAC of a report made from a captured quote is nobody's",
+    }
+)
+
 SKIPS_OF: Final[Mapping[str, Mapping[CheckName, str]]] = MappingProxyType(
     {"lab": MappingProxyType({}), "captured": CAPTURED_SKIPS, "accept-all": SKIPS}
 )
-"""The checks that each mode cannot make, with the reason: what docs/emulation.md is generated from."""
+"""The checks that each mode cannot make, with the reason: what docs/emulation.md is generated from. With policy v1."""
+
+V2_SKIPS_OF: Final[Mapping[str, Mapping[CheckName, str]]] = MappingProxyType(
+    {"lab": MappingProxyType({}), "captured": CAPTURED_V2_SKIPS, "accept-all": ACCEPT_ALL_V2_SKIPS}
+)
+"""The same in migrations with policy v2."""
+
+REBINDING_SKIPS_OF: Final[Mapping[str, Mapping[CheckName, str]]] = MappingProxyType(
+    {"lab": MappingProxyType({}), "captured": CAPTURED_REBINDING_SKIPS, "accept-all": ACCEPT_ALL_REBINDING_SKIPS}
+)
+"""The same in rebindings."""
 
 ATTESTATION_MODES: Final[Mapping[str, Callable[[Clock | None, Guest], AttestationMode]]] = MappingProxyType(
     {
-        "lab": partial(_start_policy_v1, "lab"),
-        "captured": partial(_start_policy_v1, "captured"),
+        "lab": partial(_start_with_quotes, "lab"),
+        "captured": partial(_start_with_quotes, "captured"),
         "accept-all": _start_accept_all,
     }
 )

@@ -123,7 +123,7 @@ PRE_SESSION_VERSION = FailureKind(
 )
 PEER_DATA_TOO_LARGE = FailureKind(
     "MIGTD-PEER-DATA-TOO-LARGE",
-    "the peer announces more policy and issuer chain than this side takes",
+    "policy and issuer chain are more than is taken before a session",
     "policy and chain together have at most 1 MiB",
 )
 DEADLINE_SESSION = FailureKind(
@@ -185,8 +185,8 @@ RTMRS_DIFFER = FailureKind(
 )
 POLICY_TOO_LARGE = FailureKind(
     "MIGTD-POLICY-TOO-LARGE",
-    "with this policy in its event log, the certificate of a session would be too large for TLS",
-    "shorten the policy: certificate, event log and quote together have at most 64,000 bytes",
+    "with this policy v1, or issuer chain, in its event log, the certificate of a session would be too large for TLS",
+    "shorten it: certificate, event log and quote together have at most 64,000 bytes",
 )
 
 # --- secure session ------------------------------------------------------------------------------------------------

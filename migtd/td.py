@@ -86,7 +86,8 @@ async def serve(
     try:
         mode = attestation(guest)
         log = MigTdLog(guest.memory, guest.tdcall.vp_info().num_vcpus, ceiling=ceiling, mirror=mirror)
-        log.write(LogLevel.INFO, f"MigTD {__version__}: attestation {mode.name}, session {session.name}")
+        modes = f"attestation {mode.name}, policy v{1 if mode.v2 is None else 2}, session {session.name}"
+        log.write(LogLevel.INFO, f"MigTD {__version__}: {modes}")
         services = GhciServices(guest, deadlines, observer)
         await MigTd(
             guest.tdcall,

@@ -18,6 +18,7 @@ REBINDING_SKIPS: Final[Mapping[CheckName, str]] = MappingProxyType(
         CheckName.CERTIFICATE_EKU: "accept-all: nothing of the certificate is looked at in a rebinding",
         CheckName.EVIDENCE_PRESENT: "accept-all: nothing of the certificate is looked at in a rebinding",
         CheckName.PEER_DATA_HASH: "accept-all: the policy that came before the session is not looked at",
+        CheckName.OWN_TDINFO: "accept-all: the own policy is not verified, so nobody knows whose it must be",
         CheckName.TDREPORT_MAC: "accept-all: the peer's TDREPORT is not looked at; anybody could have sent it",
         CheckName.TDREPORT_HASHES: "accept-all: the peer's TDREPORT is not looked at",
         CheckName.REPORTDATA: "accept-all: without a verified TDREPORT nothing ties the session's key to a TD",
@@ -30,6 +31,7 @@ REBINDING_SKIPS: Final[Mapping[CheckName, str]] = MappingProxyType(
 )
 
 _MIGRATION: Final = (
+    CheckName.OWN_TDINFO,
     CheckName.QUOTE_LOCAL,
     CheckName.QUOTE_PEER,
     CheckName.EVENT_LOG_REPLAY,
@@ -37,6 +39,7 @@ _MIGRATION: Final = (
     CheckName.POLICY,
 )
 _REBINDING: Final = (
+    CheckName.OWN_TDINFO,
     CheckName.TDREPORT_MAC,
     CheckName.TDREPORT_HASHES,
     CheckName.EVENT_LOG_REPLAY,

@@ -14,6 +14,7 @@ from typing import Final, Protocol
 
 from migtd.attestation.quote.collateral import CollateralSet
 from migtd.checks import CheckName, CheckRunner
+from migtd.errors import MigTDError
 
 REPORT_DATA_SIZE: Final = 64
 
@@ -25,12 +26,14 @@ class Evidence:
     In a rebinding `quote` is the TDREPORT, 1024 bytes.
 
     `collateral` is not shown: the set that this side's host gave with the quote, by which it judges both quotes
-    (policy.md 4.1, v1). None where the mode has it from elsewhere, or needs none.
+    (policy.md 4.1, v1). None where the mode has it from elsewhere, or needs none. Nor is `relative_quote`: what `self`
+    in a policy v2 stands for, a fresh quote with REPORTDATA of zeros, or why there is none (policy.md 2.6).
     """
 
     quote: bytes
     event_log: bytes
     collateral: CollateralSet | None = None
+    relative_quote: bytes | MigTDError = b""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,9 +76,9 @@ class JudgeV2(Protocol):
     """
 
     def evaluate(self, peer: PeerEvidence) -> None:
-        """Make the checks of policy.md 2.9 for the peer's quote, or for its TDREPORT in a rebinding.
+        """Make `own-tdinfo`, then the checks of policy.md 2.9 for the peer's quote, or for its TDREPORT in a rebinding.
 
-        In a migration `quote-local`, `quote-peer`, `event-log-replay`, `rtmrs-equal`, `policy`; in a rebinding
+        In a migration `quote-peer`, `event-log-replay`, `rtmrs-equal`, `quote-local`, `policy`; in a rebinding
         `tdreport-mac` and `tdreport-hashes` instead of the quotes, and `initial-tdinfo` by the new MigTD.
         """
 

@@ -7,35 +7,38 @@ modes is only what a captured quote cannot show: it carries neither this session
 
 from __future__ import annotations
 
-import hmac
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import Final
 
 from migtd import event_log, failures
 from migtd.attestation.get_quote import QuoteClient
+from migtd.attestation.judging import (
+    PreparedSets,
+    describe_quote,
+    expect_current,
+    expect_report_data,
+    explained,
+)
 from migtd.attestation.mode import Evidence, Judge, PeerEvidence
 from migtd.attestation.quote import failures as quote_failures
 from migtd.attestation.quote.collateral import CollateralSet
 from migtd.attestation.quote.errors import QuoteError
 from migtd.attestation.quote.pck import quote_fmspc
-from migtd.attestation.quote.prepare import PreparedCollateral, prepare
 from migtd.attestation.quote.record import RANGES
-from migtd.attestation.quote.verify import Verified, verify_prepared
+from migtd.attestation.quote.result import Verified
+from migtd.attestation.quote.verify import verify_prepared
 from migtd.checks import CheckName, CheckRunner
-from migtd.errors import MigTDError, MutualAttestationError, PolicyUnsatisfiedError, SecureSessionError
+from migtd.errors import MutualAttestationError, PolicyUnsatisfiedError
 from migtd.event_log import Rtmrs
 from migtd.guest.interfaces import EventLogArea, TdCall
 from migtd.policy.errors import PolicyError
-from migtd.policy.explain import Finding, Verdict, explain_refusal, summarize_all
+from migtd.policy.explain import Finding, Verdict, summarize_all
 from migtd.policy.v1.document import PolicyV1 as PolicyDocument
 from migtd.policy.v1.document import parse_policy
 from migtd.policy.v1.evaluation import evaluate
 
 _RTMRS: Final = ("rtmr0", "rtmr1", "rtmr2", "rtmr3")
-_MAX_PREPARED: Final = 4
-"""Collateral sets that are kept verified: the own platform's, and those of a few other models."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +72,7 @@ class PolicyV1:
         self._quotes = quotes
         self._log = log
         self._trust = trust
-        self._prepared: dict[CollateralSet, PreparedCollateral] = {}
+        self._prepared = PreparedSets(trust.root_key)
         self._policy: PolicyDocument | None = None
 
     v2: Final = None
@@ -106,12 +109,12 @@ class PolicyV1:
             raise MutualAttestationError(failures.INTERNAL, "a quote without collateral")
         try:
             try:
-                return verify_prepared(quote, self._prepare(collateral))
+                return verify_prepared(quote, self._prepared.get(collateral))
             except QuoteError as error:
                 if error.kind is not quote_failures.QUOTE_FMSPC_MISMATCH:
                     raise
                 other = self._quotes.collateral_at_once(bytes.fromhex(quote_fmspc(quote)))
-                return verify_prepared(quote, self._prepare(other))
+                return verify_prepared(quote, self._prepared.get(other))
         except QuoteError as error:
             raise MutualAttestationError(error.kind, error.detail) from error
 
@@ -120,13 +123,6 @@ class PolicyV1:
         if self._policy is None:
             self._policy = parse_policy(self._trust.policy)
         return self._policy
-
-    def _prepare(self, collateral: CollateralSet) -> PreparedCollateral:
-        prepared = self._prepared.pop(collateral, None) or prepare(collateral, self._trust.root_key)
-        self._prepared[collateral] = prepared
-        while len(self._prepared) > _MAX_PREPARED:
-            del self._prepared[next(iter(self._prepared))]
-        return prepared
 
 
 class _Judge:
@@ -154,7 +150,7 @@ class _Judge:
         self._peer_record = verified.record
         clock = self._trust.clock
         if clock is not None:
-            self._checks.run(CheckName.COLLATERAL_CURRENT, lambda: _expect_current(verified, clock()))
+            self._checks.run(CheckName.COLLATERAL_CURRENT, lambda: expect_current(verified, clock()))
         self._checks.run(CheckName.REPORTDATA, lambda: self._expect_report_data(peer.report_data))
 
     def evaluate_policy(self) -> None:
@@ -176,16 +172,13 @@ class _Judge:
         def check() -> Verified:
             return self._mode.verify(quote, self._local.collateral)
 
-        verified = self._checks.run(name, check, detail=_describe)
+        verified = self._checks.run(name, check, detail=describe_quote)
         if verified is None:
             raise MutualAttestationError(failures.INTERNAL, f"the mode leaves out {name}, which it cannot")
         return verified
 
     def _expect_report_data(self, expected: bytes) -> None:
-        found = self._peer_record[RANGES["report_data"]]
-        if not hmac.compare_digest(found, expected):
-            detail = f"it begins {found[:8].hex()}, the hash of the session's key {expected[:8].hex()}"
-            raise SecureSessionError(failures.REPORTDATA_MISMATCH, detail)
+        expect_report_data(self._peer_record[RANGES["report_data"]], expected)
 
     def _replay(self, peer_log: bytes) -> Rtmrs:
         event_log.read_events(self._local.event_log)
@@ -217,32 +210,9 @@ class _Judge:
                 trace=trace,
             )
         except PolicyError as error:
-            raise _explained(error, trace) from error
-
-
-def _explained(error: PolicyError, trace: list[Finding]) -> MigTDError:
-    refusal = error.as_migtd_error()
-    refusal.explain = tuple(explain_refusal(error, trace).splitlines()[1:])
-    return refusal
-
-
-def _expect_current(verified: Verified, now: float) -> None:
-    at = int(now)
-    if verified.collateral_expired(at) or verified.not_yet_valid(at):
-        window = f"{_day(verified.latest_issue)} to {_day(verified.earliest_expiration)}"
-        raise MutualAttestationError(quote_failures.COLLATERAL_NOT_CURRENT, f"valid {window}, it is {_day(at)}")
-
-
-def _describe(verified: Verified) -> str:
-    fmspc = verified.fmspc.hex().upper()
-    dates = f"TCB of {_day(verified.platform.date)}, collateral to {_day(verified.earliest_expiration)}"
-    return f"{verified.converged_status}, FMSPC {fmspc}, {dates}"
+            raise explained(error, trace) from error
 
 
 def _count(replayed: Rtmrs) -> str:
     used = sum(any(register) for register in replayed)
     return f"{used} of {len(replayed)} RTMRs are in use"
-
-
-def _day(seconds: int) -> str:
-    return datetime.fromtimestamp(seconds, UTC).date().isoformat()

@@ -30,14 +30,18 @@ def measure_policy_v1(guest: Guest) -> tuple[bytes, bytes]:
         raise InvalidPolicyError(failures.CONFIGURATION_MISSING, "policy" if not policy else "root CA")
     for event in (event_log.policy_v1_event(policy), event_log.sgx_root_ca_event(root_ca)):
         event_log.measure(guest.event_log, event, guest.tdcall.mr_rtmr_extend)
-    _expect_room(guest.event_log)
+    expect_room(guest.event_log)
     try:
         return policy, root_key_of(root_ca)
     except QuoteError as error:
         raise InvalidPolicyError(error.kind, error.detail) from error
 
 
-def _expect_room(area: EventLogArea | None) -> None:
+def expect_room(area: EventLogArea | None) -> None:
+    """The certificate of a session can carry what was measured, whole (policy.md 3.3).
+
+    Raises InvalidPolicyError (MIGTD-POLICY-TOO-LARGE) and InitializationError (MIGTD-EVENT-LOG-MISSING).
+    """
     if area is None:
         raise InitializationError(failures.EVENT_LOG_MISSING)
     size = len(event_log.for_sending(area)) + MAX_QUOTE + _CERTIFICATE_REST

@@ -100,6 +100,12 @@ class TdxModule:
         self._targets[target] = tdcs
         return tdcs
 
+    def restore_target(self, tdcs: Tdcs) -> None:
+        """Take over a target TD that another TDX module of the same platform kept. Raises TargetTdExists."""
+        if tdcs.target in self._targets:
+            raise TargetTdExists(failures.TARGET_TD_EXISTS, _describe(tdcs.target))
+        self._targets[tdcs.target] = tdcs
+
     def target(self, target: TargetTd) -> Tdcs:
         """The target TD with that binding handle and UUID. Raises TargetTdUnknown."""
         try:

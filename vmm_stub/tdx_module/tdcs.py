@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 from migtd.guest.abi import Field
@@ -17,6 +17,8 @@ from vmm_stub.tdx_module.metadata import TARGET_TD_FIELDS, readable, staged_fiel
 from vmm_stub.tdx_module.report import TdInfo, servtd_info_hash
 from vmm_stub.tdx_module.service_td import ServiceTd
 
+NO_INSTANCE: Final = 0
+"""Instances of service TDs count up from 1."""
 _FINGERPRINT_LABEL: Final = b"MigTD Lab MSK"
 _FINGERPRINT_SIZE: Final = 8
 _TEE_MODEL: Final = bytes(12)
@@ -74,6 +76,17 @@ class TdcsState:
     mig_version_writes: int
 
 
+@dataclass(frozen=True, slots=True)
+class KeptTdcs:
+    """What outlives the TDX module that a target TD was made by. `enc_key` and `approved_token` are secrets."""
+
+    servtd_attr: int
+    enc_key: bytes = field(repr=False)
+    initial_binding: InitialBinding | None
+    bound_hash: bytes | None
+    approved_token: bytes | None = field(repr=False)
+
+
 class Tdcs:
     """One target TD. `service_td` is the name of the MigTD that it belongs to; the running TD is bound by `bind`.
 
@@ -93,6 +106,20 @@ class Tdcs:
 
     def __repr__(self) -> str:
         return f"Tdcs({self.state()})"
+
+    @classmethod
+    def restored(cls, target: TargetTd, service_td: str, kept: KeptTdcs) -> Tdcs:
+        """A target TD that was kept, now of the MigTD of that name; no running service TD is bound to it yet."""
+        tdcs = cls(target, service_td, kept.servtd_attr, kept.enc_key)
+        tdcs.initial_binding = kept.initial_binding
+        tdcs.binding = None if kept.bound_hash is None else Binding(NO_INSTANCE, kept.bound_hash)
+        tdcs._approved_token = kept.approved_token
+        return tdcs
+
+    def keep(self) -> KeptTdcs:
+        """What `restored` takes. What was written to MIG_DEC_KEY and MIG_VERSION is not kept."""
+        bound = None if self.binding is None else self.binding.info_hash
+        return KeptTdcs(self.servtd_attr, self._enc_key, self.initial_binding, bound, self._approved_token)
 
     def state(self) -> TdcsState:
         """A look at the target TD now."""
