@@ -12,7 +12,7 @@ from invoke.context import Context
 from lab import options as asked
 from lab.errors import ExitStatus
 from lab.policy_tools.tasks import policy
-from lab.task import at_most_one, exactly_one, seconds, task, whole_number
+from lab.task import at_most_one, exactly_one, policy_version_number, seconds, task, whole_number
 
 LAB = {"name": "lab's name; default: lab- and 6 hex digits of this checkout's path", "engine": "docker or process"}
 LAB_FILE = "lab.yaml"
@@ -31,7 +31,9 @@ DATA = {"json": "data on standard output, as JSON; talk stays on standard error"
         "session": "ra-tls; spdm comes later",
         "transport": "vmcall-raw; vmcall-vsock comes later",
         "deadline": "seconds that a side waits for its peer",
-        "policy-file": "migration policy v1 of all MigTDs; default: the one that comes with the lab",
+        "policy-version": "1 (default) or 2",
+        "policy-file": "migration policy of all MigTDs; default: one that comes with the lab, or is made for it (v2)",
+        "policy-issuer-chain-file": "issuer chain of a policy v2, PEM, leaf first",
         "root-ca-file": "root CA that MigTDs trust, DER; default: the lab's own, or the one in the collateral",
         "quote-file": "captured: the quote that every MigTD shows",
         "collateral-file": "captured: collateral for it, JSON of a collateral generator or packed",
@@ -39,7 +41,7 @@ DATA = {"json": "data on standard output, as JSON; talk stays on standard error"
         "debug": "let MigTDs log debug and trace messages",
     },
     short={"name": "n", "engine": "e", "lab": "l"},
-    kinds={"migrations": whole_number, "deadline": seconds},
+    kinds={"migrations": whole_number, "deadline": seconds, "policy_version": policy_version_number},
 )
 def up(
     _context: Context,
@@ -54,7 +56,9 @@ def up(
     session: str | None = None,
     transport: str | None = None,
     deadline: float | None = None,
+    policy_version: int | None = None,
     policy_file: str | None = None,
+    policy_issuer_chain_file: str | None = None,
     root_ca_file: str | None = None,
     quote_file: str | None = None,
     collateral_file: str | None = None,
@@ -78,7 +82,9 @@ def up(
             deadline=deadline,
             debug=debug,
             files={
+                "policy_version": policy_version,
                 "policy_file": policy_file,
+                "policy_issuer_chain_file": policy_issuer_chain_file,
                 "root_ca_file": root_ca_file,
                 "quote_file": quote_file,
                 "collateral_file": collateral_file,
@@ -117,6 +123,68 @@ def migrate(
             lab_file=_path(lab),
             json=json,
             migrations=migrations,
+        )
+    )
+
+
+@task(
+    help={
+        **LAB,
+        "lab": "lab file with `rebindings`; default: the lab of that name as it was started last, else one host",
+        "json": "outcome documents on standard output, a line each: rebind-prepare, then rebind-finalize",
+        "rebindings": "run each rebinding this many times; 0 only starts the lab",
+        "keep": "leave the lab running afterwards (default), or take it down",
+        "attestation": "lab (default), captured, accept-all",
+        "session": "ra-tls; spdm comes later",
+        "deadline": "seconds that a side waits for its peer",
+        "policy-file": "policy v2 of all MigTDs; default: one that is made for the lab",
+        "policy-issuer-chain-file": "its issuer chain, PEM, leaf first",
+        "quote-file": "captured: the quote that every MigTD shows",
+        "collateral-file": "captured: collateral for it, JSON of a collateral generator or packed",
+        "debug": "let MigTDs log debug and trace messages",
+    },
+    short={"name": "n", "engine": "e", "lab": "l"},
+    kinds={"rebindings": whole_number, "deadline": seconds},
+)
+def rebind(
+    _context: Context,
+    *,
+    name: str | None = None,
+    engine: str | None = None,
+    lab: str | None = None,
+    json: bool = False,
+    rebindings: int | None = None,
+    keep: bool = True,
+    attestation: str | None = None,
+    session: str | None = None,
+    deadline: float | None = None,
+    policy_file: str | None = None,
+    policy_issuer_chain_file: str | None = None,
+    quote_file: str | None = None,
+    collateral_file: str | None = None,
+    debug: bool = False,
+) -> ExitStatus:
+    """Start a lab with two MigTDs on a host, or what differs of it, and move target TDs from one to the other."""
+    from lab import run
+
+    return run.rebind(
+        asked.UpOptions(
+            name=name,
+            engine=engine,
+            lab_file=_path(lab),
+            json=json,
+            migrations=rebindings,
+            keep=keep,
+            attestation=attestation,
+            session=session,
+            deadline=deadline,
+            debug=debug,
+            files={
+                "policy_file": policy_file,
+                "policy_issuer_chain_file": policy_issuer_chain_file,
+                "quote_file": quote_file,
+                "collateral_file": collateral_file,
+            },
         )
     )
 
@@ -380,6 +448,7 @@ def _path(value: str | None) -> Path | None:
 namespace = Collection(
     up,
     migrate,
+    rebind,
     status,
     logs,
     events,

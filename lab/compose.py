@@ -43,6 +43,8 @@ OUTSIDE: Final = "outside"
 
 CONFIG_VARIABLE: Final = "VMM_STUB_CONFIG"
 """In a host's environment: its configuration."""
+MAX_VARIABLE: Final = 128 << 10
+"""Bytes of one environment variable with name and closing zero (execve(2), MAX_ARG_STRLEN)."""
 EVERYWHERE: Final = "0.0.0.0"  # noqa: S104 - inside a container: it has the lab's networks only
 """Address that hosts listen on."""
 CONTROL_SOCKET: Final = "/run/vmm/control.sock"
@@ -133,7 +135,7 @@ def _host(host: HostPlan, template: Document, image: str, labels: dict[str, str]
         "image": image,
         # Not on the command line, which every process of the machine can read: it may hold the platform's keys.
         "command": ["serve", "--config-env", CONFIG_VARIABLE],
-        "environment": {CONFIG_VARIABLE: host_config(host).model_dump_json()},
+        "environment": {CONFIG_VARIABLE: _config_text(host)},
         "mem_limit": _memory(template) + sum(each.shared_memory for each in host.config.migtds),
         "labels": {**labels, ROLE_LABEL: "host", NAME_LABEL: host.name},
         "volumes": [_mount(migtd_service_name(host.name, each.name), each) for each in host.config.migtds],
@@ -146,6 +148,16 @@ def _host(host: HostPlan, template: Document, image: str, labels: dict[str, str]
             for each in host.published
         ]
     return own
+
+
+def _config_text(host: HostPlan) -> str:
+    """A host's configuration. Raises EngineError (LAB-ENGINE-REFUSED) if no process could be given it."""
+    text = host_config(host).model_dump_json()
+    size = len(f"{CONFIG_VARIABLE}={text}".encode()) + 1
+    if size > MAX_VARIABLE:
+        detail = f"the configuration of {host.name} has {size} bytes, an environment variable at most {MAX_VARIABLE}"
+        raise EngineError(failures.ENGINE_REFUSED, f"{detail}: give fewer of its MigTDs policies of their own")
+    return text
 
 
 def _migtd(migtd: MigTdPlan, config: MigTdConfig, template: Document, image: str, labels: dict[str, str]) -> Document:

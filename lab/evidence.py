@@ -17,7 +17,7 @@ from lab.labfile import LabFile
 from lab.policies import default_v1
 from migtd.errors import LabFailure
 from vmm_stub.tdx_module.randomness import RandomSource
-from vmm_stub.vmm.control.models import CapturedQuotingConfig, ConfigurationVolume, LabQuotingConfig
+from vmm_stub.vmm.control.models import CapturedQuotingConfig, LabQuotingConfig
 
 if TYPE_CHECKING:
     from vmm_stub.quoting.material import QuotingMaterial
@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 
 LAB: Final = "lab"
 CAPTURED: Final = "captured"
+ACCEPT_ALL: Final = "accept-all"
+V2: Final = 2
+"""Of `policy_version`."""
 PKI_FILE: Final = "pki.json"
 """In the folder that `pki.make` makes: everything, the secret too."""
 MAX_FILE: Final = 16 << 20
@@ -35,7 +38,8 @@ MAX_FILE: Final = 16 << 20
 class Evidence:
     """Of one lab. `policies` by host; `root_ca` DER, empty: that of the lab's PKI; `pki` JSON, empty: none yet.
 
-    `quote` and `collateral` (packed, policy.md 4.6) are those of mode `captured`.
+    With policy v2 `chains`, PEM, are the issuer chains of the policies; both are empty for a host whose policy the lab
+    makes itself. `quote` and `collateral` (packed, policy.md 4.6) are those of mode `captured`.
     """
 
     policies: Mapping[str, bytes]
@@ -43,36 +47,39 @@ class Evidence:
     quote: bytes = b""
     collateral: bytes = b""
     pki: str = field(default="", repr=False)
+    chains: Mapping[str, bytes] = field(default_factory=dict)
 
     def fingerprint(self) -> dict[str, Any]:
         """What tells two labs apart; the PKI is no part of it, for `migrate` need not know that."""
-        parts = {**self.policies, " root": self.root_ca, " quote": self.quote, " collateral": self.collateral}
+        chains = {f" chain {host}": chain for host, chain in self.chains.items()}
+        others = {" root": self.root_ca, " quote": self.quote, " collateral": self.collateral}
+        parts = {**self.policies, **chains, **others}
         return {name: hashlib.sha256(content).hexdigest() for name, content in parts.items()}
 
     def to_facts(self) -> dict[str, Any]:
         """The whole of it for JSON. It holds the PKI's secret."""
-        facts = asdict(replace(self, policies={}))
-        policies = {host: _text(policy) for host, policy in self.policies.items()}
+        facts = asdict(replace(self, policies={}, chains={}))
+        policies, chains = (
+            {host: _text(each) for host, each in files.items()} for files in (self.policies, self.chains)
+        )
         texts = {key: _text(value) if isinstance(value, bytes) else value for key, value in facts.items()}
-        return {**texts, "policies": policies}
+        return {**texts, "policies": policies, "chains": chains}
 
     @classmethod
     def from_facts(cls, facts: Mapping[str, Any]) -> Evidence:
         """What `to_facts` gave. Raises KeyError, TypeError or ValueError on anything else."""
-        policies = {host: base64.b64decode(text) for host, text in facts["policies"].items()}
+        policies, chains = (
+            {host: base64.b64decode(text) for host, text in facts[key].items()} for key in ("policies", "chains")
+        )
         root_ca, quote, collateral = (base64.b64decode(facts[key]) for key in ("root_ca", "quote", "collateral"))
-        return cls(policies, root_ca, quote, collateral, facts["pki"])
+        return cls(policies, root_ca, quote, collateral, facts["pki"], chains)
 
-    def configuration(self, host: str) -> ConfigurationVolume:
-        """The files of the configuration volume for the MigTDs of a host."""
-        root_ca = self.root_ca or pull_pki_text(self.pki).root_ca
-        # The model takes text and holds bytes.
-        return ConfigurationVolume(policy=base64.b64encode(self.policies[host]), root_ca=base64.b64encode(root_ca))
-
-    def quoting(self, lab: LabFile, host: str) -> LabQuotingConfig | CapturedQuotingConfig:
+    def quoting(self, lab: LabFile, host: str) -> LabQuotingConfig | CapturedQuotingConfig | None:
         """The quoting service of a host. Raises UsageError (LAB-EVIDENCE-INVALID) where platforms contradict."""
         from vmm_stub.quoting.material import push_material  # noqa: PLC0415
 
+        if lab.attestation == ACCEPT_ALL:
+            return None
         if lab.attestation == CAPTURED:
             return CapturedQuotingConfig(
                 quote=base64.b64encode(self.quote), collateral=base64.b64encode(self.collateral)
@@ -93,16 +100,15 @@ def read_evidence(lab: LabFile) -> Evidence | None:
     Raises UsageError: LAB-FILE-MISSING, LAB-EVIDENCE-INCOMPLETE, LAB-EVIDENCE-UNUSED, LAB-EVIDENCE-INVALID.
     """
     _expect_used(lab)
-    if lab.attestation not in (LAB, CAPTURED):
+    if lab.attestation not in (LAB, CAPTURED) and lab.policy_version != V2:
         return None
-    common = read_file(lab.policy_file) if lab.policy_file else default_v1()
-    policies = {name: read_file(each.policy_file) if each.policy_file else common for name, each in lab.hosts.items()}
+    policies, chains = _policies(lab)
     root_ca = read_file(lab.root_ca_file) if lab.root_ca_file else b""
-    if lab.attestation == LAB:
+    if lab.attestation != CAPTURED:
         pki = read_file(str(Path(lab.pki) / PKI_FILE)).decode("utf-8", "replace") if lab.pki else ""
         if pki:
             pull_pki_text(pki)
-        return Evidence(policies, root_ca, pki=pki)
+        return Evidence(policies, root_ca, pki=pki, chains=chains)
     if not lab.quote_file or not lab.collateral_file:
         missing = " and ".join(key for key in ("quote_file", "collateral_file") if not getattr(lab, key))
         raise UsageError(failures.EVIDENCE_INCOMPLETE, f"captured without {missing}")
@@ -110,7 +116,24 @@ def read_evidence(lab: LabFile) -> Evidence | None:
     collateral, root_in_it = read_collateral(lab.collateral_file, quote)
     if not (root_ca or root_in_it):
         raise UsageError(failures.EVIDENCE_INCOMPLETE, "packed collateral holds no root CA: give root_ca_file too")
-    return Evidence(policies, root_ca or root_in_it, quote, collateral)
+    return Evidence(policies, root_ca or root_in_it, quote, collateral, chains=chains)
+
+
+def _policies(lab: LabFile) -> tuple[dict[str, bytes], dict[str, bytes]]:
+    """Policies and, with policy v2, issuer chains by host. Raises UsageError (LAB-EVIDENCE-INCOMPLETE, …)."""
+    names = {name: entry.policy_file or lab.policy_file for name, entry in lab.hosts.items()}
+    if lab.policy_version != V2:
+        return {name: read_file(file) if file else default_v1() for name, file in names.items()}, {}
+    chains = {name: entry.policy_issuer_chain_file or lab.policy_issuer_chain_file for name, entry in lab.hosts.items()}
+    for name, entry in lab.hosts.items():
+        if bool(names[name]) != bool(chains[name]):
+            present, absent = ("a", "no") if names[name] else ("no", "a")
+            detail = f"{name} has {present} policy_file and {absent} policy_issuer_chain_file"
+            raise UsageError(failures.EVIDENCE_INCOMPLETE, detail)
+        if names[name] and any((entry.policy_v2, *(each.policy_v2 for each in entry.migtds.values()))):
+            raise UsageError(failures.EVIDENCE_UNUSED, f"policy_v2 of {name}, whose policy is signed already")
+    contents = [{name: read_file(file) if file else b"" for name, file in files.items()} for files in (names, chains)]
+    return contents[0], contents[1]
 
 
 def read_collateral(name: str, quote: bytes) -> tuple[bytes, bytes]:
@@ -181,26 +204,38 @@ def _material(pki: str, lab: LabFile, host: str) -> QuotingMaterial:
 
 def _expect_used(lab: LabFile) -> None:
     """Refuse files that the mode would not look at: somebody means something by them."""
+    v2 = lab.policy_version == V2
+    policies = (LAB, CAPTURED, ACCEPT_ALL) if v2 else (LAB, CAPTURED)
     modes = {
-        "policy_file": (LAB, CAPTURED),
-        "root_ca_file": (LAB, CAPTURED),
+        "policy_file": policies,
+        "policy_issuer_chain_file": policies if v2 else (),
+        # A policy v2 says itself in which root quotes must end.
+        "root_ca_file": (CAPTURED,) if v2 else (LAB, CAPTURED),
         "refuse_expired": (LAB, CAPTURED),
         "quote_file": (CAPTURED,),
         "collateral_file": (CAPTURED,),
-        "pki": (LAB,),
+        "pki": policies if v2 else (LAB,),
     }
     for key, used in modes.items():
         if getattr(lab, key) and lab.attestation not in used:
-            raise UsageError(failures.EVIDENCE_UNUSED, f"{key} with attestation {lab.attestation}")
+            raise _unused(key, lab)
     for name, entry in lab.hosts.items():
         of_host = (
-            ("policy_file", entry.policy_file, (LAB, CAPTURED)),
+            ("policy_file", entry.policy_file, policies),
+            ("policy_issuer_chain_file", entry.policy_issuer_chain_file, policies if v2 else ()),
+            ("policy_v2", entry.policy_v2, policies if v2 else ()),
+            *(("policy_v2", each.policy_v2, policies if v2 else ()) for each in entry.migtds.values()),
             ("quoting", entry.quoting.fail_first, (LAB,)),
             ("pcs", entry.pcs, (LAB,)),
         )
         for key, value, used in of_host:
             if value and lab.attestation not in used:
-                raise UsageError(failures.EVIDENCE_UNUSED, f"{key} of {name} with attestation {lab.attestation}")
+                raise _unused(f"{key} of {name}", lab)
+
+
+def _unused(what: str, lab: LabFile) -> UsageError:
+    detail = f"{what} with attestation {lab.attestation} and policy_version {lab.policy_version}"
+    return UsageError(failures.EVIDENCE_UNUSED, detail)
 
 
 def _text(content: bytes) -> str:

@@ -265,14 +265,15 @@ STANDALONE_USAGE = FailureKind(
 STANDALONE_LATER = FailureKind(
     "LAB-STANDALONE-LATER",
     "this option belongs to a mode that this version does not have",
-    "leave it out: this version migrates with --session ra-tls and policy version 1",
+    "leave it out: this version migrates and rebinds with --session ra-tls, and has no Azure modes",
 )
 
 # --- evidence ------------------------------------------------------------------------------------------------------
 EVIDENCE_INCOMPLETE = FailureKind(
     "LAB-EVIDENCE-INCOMPLETE",
     "an attestation mode lacks a file that it cannot do without",
-    "captured needs --quote-file and --collateral-file, and --root-ca-file where the collateral is in the packed form",
+    "captured needs --quote-file and --collateral-file, and --root-ca-file where the collateral is in the packed form; "
+    "a policy v2 needs its issuer chain, --policy-issuer-chain-file",
 )
 EVIDENCE_UNUSED = FailureKind(
     "LAB-EVIDENCE-UNUSED",

@@ -23,6 +23,8 @@ from vmm_stub.vmm.control.models import (
     MigrationModel,
     MigrationRequest,
     MigTdModel,
+    RebindFinalizeModel,
+    RebindFinalizeRequest,
     TargetTdModel,
     TargetTdRequest,
 )
@@ -72,6 +74,10 @@ class Host:
     async def outcome(self, migtd: str, request_id: int, timeout: float) -> MigrationModel:  # noqa: ASYNC109 - the host waits
         """The migration once it ended, or as it is after `timeout` seconds."""
         return await self._ask(lambda client: client.outcome(migtd, request_id, timeout), timeout)
+
+    async def finalize_rebinding(self, request: RebindFinalizeRequest) -> RebindFinalizeModel:
+        """Move the binding of a target TD to the MigTD that prepared it."""
+        return await self._ask(lambda client: client.finalize_rebinding(request))
 
     async def cancel(self, migtd: str, request_id: int) -> None:
         """Cancel one side."""

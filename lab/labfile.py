@@ -18,6 +18,7 @@ from lab import choices, failures
 from lab.errors import TaskError, UsageError
 from lab.labfile_lines import Document, Fault, KeyPath, read_document
 from lab.labfile_platform import PlatformEntry, QuotingEntry
+from lab.labfile_policy import PolicySigningEntry
 from vmm_stub.vmm.control.models import U64, DeadlinesModel, Model, Name, VersionRangeModel
 
 MAX_HOSTS: Final = 16
@@ -25,7 +26,7 @@ MAX_MIGTDS: Final = 64
 MAX_MIGRATIONS: Final = 256
 MAX_COUNT: Final = 1000
 MAX_U16: Final = 0xFFFF
-FILE_KEYS: Final = ("policy_file", "root_ca_file", "quote_file", "collateral_file", "pki")
+FILE_KEYS: Final = ("policy_file", "policy_issuer_chain_file", "root_ca_file", "quote_file", "collateral_file", "pki")
 """Keys whose values are paths."""
 
 
@@ -45,17 +46,19 @@ Address = Annotated[str, AfterValidator(_address), Field(description="HOST:PORT;
 
 
 class MigTdEntry(Model):
-    """One MigTD of a host."""
+    """One MigTD of a host. `policy_v2` is in place of the host's."""
 
     vcpus: Annotated[int, Field(ge=1, le=64)] = 1
     shared_memory_mib: Annotated[int, Field(ge=1, le=1024)] = 64
+    policy_v2: PolicySigningEntry | None = None
 
 
 class HostEntry(Model):
     """One emulated host: its MigTDs by name, its platform, and the migration versions that its TDX module offers.
 
     `quote` is the form of the quotes that its quoting service makes, `quoting` what goes wrong there, `pcs` an address
-    of this machine where its collateral is served. A `policy_file` is for this host's MigTDs alone.
+    of this machine where its collateral is served. A `policy_file` is for this host's MigTDs alone; `policy_v2` is how
+    the lab signs the policy v2 that it makes for them.
     """
 
     migtds: dict[Name, MigTdEntry] = Field(min_length=1, max_length=MAX_MIGTDS)
@@ -65,6 +68,8 @@ class HostEntry(Model):
     quoting: QuotingEntry = QuotingEntry()
     pcs: Address | None = None
     policy_file: File | None = None
+    policy_issuer_chain_file: File | None = None
+    policy_v2: PolicySigningEntry | None = None
 
 
 class TargetTdEntry(Model):
@@ -113,6 +118,21 @@ class MigrationEntry(Model):
         return self
 
 
+class RebindingEntry(Model):
+    """One rebinding, run `count` times: a target TD goes from one MigTD to another of the same host."""
+
+    host: Name
+    old: Name
+    new: Name
+    count: Annotated[int, Field(ge=1, le=MAX_COUNT)] = 1
+
+    @model_validator(mode="after")
+    def _two_of_them(self) -> RebindingEntry:
+        if self.old == self.new:
+            raise ValueError("old and new are the same MigTD")
+        return self
+
+
 class LabFile(Model):
     """A whole lab file."""
 
@@ -122,8 +142,11 @@ class LabFile(Model):
     attestation: str = choices.ATTESTATION.served[0]
     session: str = choices.SESSION.served[0]
     transport: str = choices.TRANSPORT.served[0]
+    policy_version: Literal[1, 2] = 1
     policy_file: File | None = None
-    """Policy v1 of every MigTD; None: the policy that comes with the lab."""
+    """Policy of every MigTD; None: the policy v1 that comes with the lab, or a policy v2 that it makes and signs."""
+    policy_issuer_chain_file: File | None = None
+    """Issuer chain of a policy v2, PEM, leaf first: goes with `policy_file`."""
     root_ca_file: File | None = None
     """`captured` only: the root that captured quotes end in, DER; None: the one in the collateral document."""
     quote_file: File | None = None
@@ -136,6 +159,7 @@ class LabFile(Model):
     hosts: dict[Name, HostEntry] = Field(min_length=1, max_length=MAX_HOSTS)
     target_tds: dict[Name, TargetTdEntry] = Field(default={}, max_length=MAX_MIGRATIONS)
     migrations: list[MigrationEntry] = Field(default=[], max_length=MAX_MIGRATIONS)
+    rebindings: list[RebindingEntry] = Field(default=[], max_length=MAX_MIGRATIONS)
 
 
 def default_lab() -> LabFile:
@@ -152,6 +176,16 @@ def default_lab() -> LabFile:
                 destination=Endpoint(host="host-b", migtd="destination"),
             )
         ],
+    )
+
+
+def default_rebinding_lab() -> LabFile:
+    """The lab of `rebind` without a file: one host with two MigTDs, and a rebinding from one to the other."""
+    return LabFile(
+        schema=1,
+        policy_version=2,
+        hosts={"host-a": HostEntry(migtds={"old": MigTdEntry(), "new": MigTdEntry()})},
+        rebindings=[RebindingEntry(host="host-a", old="old", new="new")],
     )
 
 
@@ -237,7 +271,9 @@ _CHOICES: Final = {
 
 
 def _unknown_names(lab: LabFile) -> Iterator[tuple[KeyPath, str]]:
-    """Names in `migrations` that stand for nothing."""
+    """Names in `migrations` and `rebindings` that stand for nothing."""
+    for index, rebinding in enumerate(lab.rebindings):
+        yield from _unknown_migtds(lab, ("rebindings", index), rebinding)
     for index, migration in enumerate(lab.migrations):
         path: KeyPath = ("migrations", index)
         if migration.target_td is not None and migration.target_td not in lab.target_tds:
@@ -250,6 +286,16 @@ def _unknown_names(lab: LabFile) -> Iterator[tuple[KeyPath, str]]:
                 yield (*path, key, "host"), f"there is no host {end.host!r}{_meant(end.host, lab.hosts)}"
             elif end.migtd not in host.migtds:
                 yield (*path, key, "migtd"), f"host {end.host!r} has no MigTD {end.migtd!r}"
+
+
+def _unknown_migtds(lab: LabFile, path: KeyPath, rebinding: RebindingEntry) -> Iterator[tuple[KeyPath, str]]:
+    host = lab.hosts.get(rebinding.host)
+    if host is None:
+        yield (*path, "host"), f"there is no host {rebinding.host!r}{_meant(rebinding.host, lab.hosts)}"
+        return
+    for key, name in (("old", rebinding.old), ("new", rebinding.new)):
+        if name not in host.migtds:
+            yield (*path, key), f"host {rebinding.host!r} has no MigTD {name!r}"
 
 
 def _contradicting_ports(lab: LabFile) -> Iterator[tuple[KeyPath, str]]:
@@ -300,7 +346,7 @@ _KEYS: Final = sorted(
         field.alias or name
         for model in (
             *(LabFile, HostEntry, PlatformEntry, QuotingEntry, MigTdEntry, TargetTdEntry, MigrationEntry, Endpoint),
-            DeadlinesModel,
+            *(RebindingEntry, PolicySigningEntry, DeadlinesModel),
         )
         for name, field in model.model_fields.items()
     }

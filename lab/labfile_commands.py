@@ -21,6 +21,7 @@ schema: 1
 # name: my-lab                # default: lab- and 6 hex digits of the checkout's path
 # engine: process             # docker or process; default: docker if one answers
 attestation: lab              # lab, captured, or accept-all, which verifies nothing and says so
+# policy_version: 2           # signed policies that the lab makes for its MigTDs; rebindings need them
 session: ra-tls
 transport: vmcall-raw
 

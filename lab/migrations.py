@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-2-Clause-Patent
-"""Runs migrations between the hosts of a lab and joins what the two sides say into outcomes.
+"""Runs migrations and rebindings on the hosts of a lab and joins what the two sides say into outcomes.
 
 A side whose host is lost, or tells nothing until every deadline has passed, becomes `Unknown`; the outcome is still
 given. What goes wrong before any migration was started is raised.
@@ -16,19 +16,18 @@ from typing import Final, Protocol
 
 from lab import failures
 from lab.errors import EngineError
-from lab.outcome import Outcome, join
+from lab.outcome import Outcome, finalized, join, lost_side
 from lab.plan import Job, Party, ResolvedLab
 from migtd.deadlines import Deadlines
 from migtd.errors import LabFailure
-from migtd.observer import Phase
 from vmm_stub.vmm.control.models import (
-    ErrorModel,
-    Fingerprints,
     MigrationModel,
     MigrationRequest,
     MigrationState,
+    RebindFinalizeModel,
+    RebindFinalizeRequest,
     Role,
-    SideOutcome,
+    SessionOperation,
     TargetTdModel,
     TargetTdRequest,
 )
@@ -68,6 +67,9 @@ class HostApi(Protocol):
     async def cancel(self, migtd: str, request_id: int) -> None:
         """Cancel one side."""
 
+    async def finalize_rebinding(self, request: RebindFinalizeRequest) -> RebindFinalizeModel:
+        """Move the binding of a target TD to the MigTD that prepared it."""
+
 
 @dataclass(frozen=True, slots=True)
 class _Identity:
@@ -78,8 +80,9 @@ class _Identity:
     servtd_attr: int
 
     def handle(self, job: Job, role: Role) -> int:
-        """The binding handle on one side: the same on both, but where one host is both sides."""
+        """The binding handle on one side: the same on both, but where one host has both target TDs of a migration."""
         both_here = job.source is not None and job.destination is not None and job.source.host == job.destination.host
+        both_here = both_here and job.operation is SessionOperation.MIGRATION
         return self.binding_handle ^ 1 if both_here and role is Role.DESTINATION else self.binding_handle
 
 
@@ -107,13 +110,17 @@ class MigrationRunner:
     async def run(self, jobs: Sequence[Job]) -> AsyncIterator[tuple[Job, Outcome]]:
         """Run all jobs, several at once, and give each outcome as it is there.
 
+        A rebinding has two: its preparation and, if that succeeded, its end.
+
         Raises LabFailure if the target TDs or the list of request ids cannot be had: then nothing was started.
         """
         identities = await self._prepare(jobs)
         tasks = [asyncio.create_task(self._run(job, identity)) for job, identity in zip(jobs, identities, strict=True)]
         try:
             for task in asyncio.as_completed(tasks):
-                yield await task
+                job, outcomes = await task
+                for outcome in outcomes:
+                    yield job, outcome
         finally:
             for each in tasks:
                 each.cancel()
@@ -134,7 +141,8 @@ class MigrationRunner:
                 named[job.target_td] = identity
             identities.append(identity)
             for role, party in ((Role.SOURCE, job.source), (Role.DESTINATION, job.destination)):
-                if party is not None:
+                # In a rebinding there is one target TD, and the new MigTD has no part in it yet.
+                if party is not None and (job.operation is SessionOperation.MIGRATION or role is Role.SOURCE):
                     await self._ensure(there[party.host], party, identity, identity.handle(job, role))
         return identities
 
@@ -156,16 +164,40 @@ class MigrationRunner:
         )
         there.append(await self._hosts[party.host].create_target_td(request))
 
-    async def _run(self, job: Job, identity: _Identity) -> tuple[Job, Outcome]:
+    async def _run(self, job: Job, identity: _Identity) -> tuple[Job, list[Outcome]]:
         async with contextlib.AsyncExitStack() as held:
             # In one order for all jobs, so that no two wait for each other.
             for name in sorted(job.exclusive):
                 await held.enter_async_context(self._locks.setdefault(name, asyncio.Lock()))
             await held.enter_async_context(self._slots)
-            for _ in range(_ATTEMPTS - 1):
-                with contextlib.suppress(_IdTakenError):
-                    return job, await self._attempt(job, identity)
-            return job, await self._attempt(job, identity, last=True)
+            outcomes = [await self._attempts(job, identity)]
+            if outcomes[0].success and job.operation is SessionOperation.REBIND_PREPARE:
+                outcomes.append(await self._finalize(job, identity, outcomes[0].request_id))
+            return job, outcomes
+
+    async def _attempts(self, job: Job, identity: _Identity) -> Outcome:
+        for _ in range(_ATTEMPTS - 1):
+            with contextlib.suppress(_IdTakenError):
+                return await self._attempt(job, identity)
+        return await self._attempt(job, identity, last=True)
+
+    async def _finalize(self, job: Job, identity: _Identity, request_id: int) -> Outcome:
+        """Let the host move the binding. What it refuses, or that it was lost, is the outcome."""
+        if job.destination is None:
+            raise ValueError("a rebinding has a new MigTD")
+        party = job.destination
+        handle = identity.handle(job, Role.DESTINATION)
+        request = RebindFinalizeRequest(migtd=party.migtd, uuid=identity.uuid, binding_handle=handle)
+        started = self._monotonic()
+        try:
+            moved = await self._hosts[party.host].finalize_rebinding(request)
+        except LabFailure as failure:
+            moved = RebindFinalizeModel(
+                migtd=None, uuid=identity.uuid, binding_handle=handle, outcome=lost_side(failure)
+            )
+        duration = (self._monotonic() - started) * 1000
+        labels = self._resolved.labels(self._engine)
+        return finalized(moved, duration_ms=duration, request_id=request_id, **labels)
 
     async def _attempt(self, job: Job, identity: _Identity, *, last: bool = False) -> Outcome:
         """One migration under a request id of its own."""
@@ -248,6 +280,7 @@ class _Sides:
             binding_handle=identity.handle(self.job, role),
             peer=peer,
             listen_port=listen_port,
+            operation=self.job.operation,
         )
         try:
             self._started[role] = await self._hosts[party.host].start_migration(request)
@@ -306,26 +339,15 @@ class _Sides:
     def _lost(self, role: Role, failure: LabFailure) -> MigrationModel:
         """The model of a side of which nothing more can be learnt."""
         started = self._started.get(role)
-        error = ErrorModel(id=failure.kind.id, message=str(failure), advice=failure.kind.advice)
-        unknown = SideOutcome(
-            result="Unknown",
-            code=None,
-            phase=Phase.ACCEPTED,
-            error=error,
-            key_written=False,
-            version=None,
-            fingerprints=Fingerprints(),
-            checks=[],
-            trace=[f"{failure.kind.id}: {failure}"],
-        )
         return MigrationModel(
             migtd=self._party(role).migtd,
             request_id=self.request_id,
+            operation=self.job.operation,
             role=role,
             state=MigrationState.ENDED,
             address=started.address if started else None,
             started=started.started if started else 0.0,
             duration_ms=None,
             phases_ms={},
-            outcome=unknown,
+            outcome=lost_side(failure),
         )

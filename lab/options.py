@@ -14,7 +14,7 @@ from pathlib import Path
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UpOptions:
-    """`up`: start or refresh a lab and run its migrations. None: the lab file's value, else the default."""
+    """`up` and `rebind`: start or refresh a lab and run what it has. None: the lab file's value, else the default."""
 
     name: str | None = None
     engine: str | None = None
@@ -22,7 +22,7 @@ class UpOptions:
     """None: the default lab."""
     json: bool = False
     migrations: int | None = None
-    """Run each migration of the lab this many times; 0 starts the lab only."""
+    """Run each migration or rebinding of the lab this many times; 0 starts the lab only."""
     keep: bool = True
     attestation: str | None = None
     session: str | None = None
@@ -31,7 +31,7 @@ class UpOptions:
     """Seconds for every peer-facing wait."""
     debug: bool = False
     """MigTDs may log above info."""
-    files: Mapping[str, str | bool | None] = field(default_factory=dict)
+    files: Mapping[str, str | bool | int | None] = field(default_factory=dict)
     """The lab file's keys of evidence, as flags gave them."""
 
 

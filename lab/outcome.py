@@ -7,9 +7,11 @@ from typing import Literal
 
 from pydantic import Field
 
+from migtd.errors import LabFailure
 from migtd.observer import Phase
 from vmm_stub.vmm.control.models import (
     ErrorModel,
+    Fingerprints,
     MigrationModel,
     Model,
     RebindFinalizeModel,
@@ -69,6 +71,21 @@ def succeeded(*sides: SideOutcome | None, match: bool | None) -> bool:
     """Success: every side that is ours reported code 0, there is one at all, and the keys do not differ."""
     ours = [side for side in sides if side is not None]
     return bool(ours) and all(side.code == 0 for side in ours) and match is not False
+
+
+def lost_side(failure: LabFailure) -> SideOutcome:
+    """A side of which nothing more can be learnt, and why."""
+    return SideOutcome(
+        result="Unknown",
+        code=None,
+        phase=Phase.ACCEPTED,
+        error=ErrorModel(id=failure.kind.id, message=str(failure), advice=failure.kind.advice),
+        key_written=False,
+        version=None,
+        fingerprints=Fingerprints(),
+        checks=[],
+        trace=[f"{failure.kind.id}: {failure}"],
+    )
 
 
 def join(

@@ -7,6 +7,7 @@ Rich decides on colour by itself: none where the output is no terminal or NO_COL
 from __future__ import annotations
 
 import sys
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import median
@@ -20,6 +21,8 @@ if TYPE_CHECKING:  # loaded when something is shown
     from rich.console import Console
     from rich.table import Table
 
+    from lab.plan import Job
+
 FULL_TABLES: Final = 3
 """More migrations than this are shown as one line each."""
 MAX_ROWS: Final = 40
@@ -31,6 +34,9 @@ PLAIN_WIDTH: Final = 100
 NARROW: Final = 72
 """Below this many columns tables do without lines, so that the names of checks stay whole."""
 
+MIGRATION: Final = "migration"
+FINALIZE: Final = "rebind-finalize"
+
 BANNER: Final = (
     "attestation mode accept-all: NOTHING about the peer was verified. No quote, no measurement, no policy.",
     "Whoever answers on the wire gets the migration session key. Use it to try things out, never as evidence.",
@@ -39,7 +45,10 @@ BANNER: Final = (
 
 @dataclass(frozen=True, slots=True)
 class Shown:
-    """One outcome and what its sides are called, such as `host-a/source`."""
+    """One outcome and what its sides are called, such as `host-a/source`.
+
+    In a rebinding these are the old and the new MigTD. Its end has no sides: who is bound then is the destination.
+    """
 
     outcome: Outcome
     source: str
@@ -59,7 +68,8 @@ def show_outcomes(out: Console, shown: Sequence[Shown], next_commands: Sequence[
     if shown:
         succeeded = sum(each.outcome.success for each in shown)
         colour = "green" if succeeded == len(shown) else "red"
-        out.print(f"{succeeded} of {len(shown)} migrations succeeded.", style=colour)
+        what = "migrations" if all(each.outcome.operation == MIGRATION for each in shown) else "operations"
+        out.print(f"{succeeded} of {len(shown)} {what} succeeded.", style=colour)
     else:
         out.print("The lab is ready; no migration was asked for.")
     show_next(out, next_commands)
@@ -83,6 +93,12 @@ def show_results(out: Console, shown: Sequence[Shown]) -> None:
         out.print(banner())
 
 
+def counted(jobs: Sequence[Job]) -> str:
+    """How many migrations and rebindings these are, in words."""
+    counts = Counter("migration" if job.operation == "migration" else "rebinding" for job in jobs)
+    return " and ".join(f"{count} {name}{'s' if count > 1 else ''}" for name, count in counts.items())
+
+
 def show_next(out: Console, commands: Sequence[str]) -> None:
     """The commands to type next."""
     out.print("Next:")
@@ -100,9 +116,11 @@ def banner() -> object:
 def one_line(shown: Shown) -> str:
     """One migration in a few plain words."""
     outcome = shown.outcome
-    sides = ((shown.source, outcome.source), (shown.destination, outcome.destination))
+    sides = [(shown.source, outcome.source), (shown.destination, outcome.destination)]
+    if outcome.operation == FINALIZE:
+        del sides[0]
     ends = ", ".join(f"{called} {side.result if side else 'not ours'}" for called, side in sides)
-    return f"migration {outcome.request_id} {'succeeded' if outcome.success else 'FAILED'}: {ends}"
+    return f"{outcome.operation} {outcome.request_id} {'succeeded' if outcome.success else 'FAILED'}: {ends}"
 
 
 def full_table(shown: Shown, width: int = PLAIN_WIDTH) -> Table:
@@ -112,18 +130,25 @@ def full_table(shown: Shown, width: int = PLAIN_WIDTH) -> Table:
 
     outcome = shown.outcome
     narrow = width < NARROW
-    title = f"migration {outcome.request_id}"
+    title = f"{outcome.operation} {outcome.request_id}"
+    names = ("source", "destination") if outcome.operation == MIGRATION else ("old", "new")
     box = None if narrow else HEAVY_HEAD
     table = Table(title=title, title_justify="left", title_style="bold", box=box, pad_edge=not narrow)
     table.add_column("")
-    table.add_column(f"source\n{shown.source}", overflow="fold")
-    table.add_column(f"destination\n{shown.destination}", overflow="fold")
+    table.add_column(f"{names[0]}\n{shown.source}", overflow="fold")
+    table.add_column(f"{names[1]}\n{shown.destination}", overflow="fold")
     sides = (outcome.source, outcome.destination)
+    if outcome.operation == FINALIZE:
+        table.add_row("result", "bound until now", _result(outcome.destination))
+        table.add_row("whole", "", f"{outcome.duration_ms:.1f} ms")
+        return table
     table.add_row("result", *(_result(side) for side in sides))
     table.add_row("phase", *("" if side is None else side.phase.value for side in sides))
-    table.add_row("version", *("" if side is None or side.version is None else str(side.version) for side in sides))
-    for name, first, second in _fingerprints(outcome):
-        table.add_row(name, first, second)
+    if outcome.operation == MIGRATION:
+        versions = ("" if side is None or side.version is None else str(side.version) for side in sides)
+        table.add_row("version", *versions)
+        for name, first, second in _fingerprints(outcome):
+            table.add_row(name, first, second)
     for status in CheckStatus:
         table.add_row(f"checks {status.value}", *(_checks(side, status, "\n" if narrow else ", ") for side in sides))
     times = (outcome.phases_ms.source or {}, outcome.phases_ms.destination or {})
@@ -146,9 +171,9 @@ def short_table(shown: Sequence[Shown]) -> Table:
         outcome = each.outcome
         table.add_row(
             str(outcome.request_id),
-            f"{each.source} {_result(outcome.source)}",
+            each.source if outcome.operation == FINALIZE else f"{each.source} {_result(outcome.source)}",
             f"{each.destination} {_result(outcome.destination)}",
-            _match(outcome),
+            _match(outcome) if outcome.operation == MIGRATION else outcome.operation,
             f"{outcome.duration_ms:.1f} ms",
         )
     return table

@@ -35,7 +35,7 @@ def shared_pki(folder: Path, random: RandomSource, now: float) -> str:
     Raises EngineError (LAB-STATE-UNSAFE) and UsageError (LAB-FILE-MISSING, LAB-FILE-UNWRITABLE, LAB-EVIDENCE-INVALID).
     """
     make_private(folder)
-    with _locked(folder):
+    with locked(folder):
         if not (folder / PKI_FILE).exists():
             write_pki(folder, new_pki(random, now))
         return read_pki(folder)
@@ -47,7 +47,7 @@ def make_pki(folder: Path, text: str) -> None:
     Raises EngineError (LAB-STATE-UNSAFE) and UsageError (LAB-FILE-EXISTS, LAB-FILE-UNWRITABLE, LAB-EVIDENCE-INVALID).
     """
     make_private(folder)
-    with _locked(folder):
+    with locked(folder):
         write_pki(folder, text)
 
 
@@ -87,8 +87,8 @@ def write_pki(folder: Path, text: str) -> None:
 
 
 @contextlib.contextmanager
-def _locked(folder: Path) -> Iterator[None]:
-    """Hold a folder. Making a PKI takes milliseconds, so a second comer waits."""
+def locked(folder: Path) -> Iterator[None]:
+    """Hold a folder that holds a PKI. What is done meanwhile takes milliseconds, so a second comer waits."""
     try:
         descriptor = os.open(folder / _LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
     except OSError as error:

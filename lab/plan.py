@@ -15,19 +15,32 @@ from typing import Any, Final
 from lab import choices, failures
 from lab.engines.base import HostPlan, LabPlan, MigTdPlan, PublishedPort, Service
 from lab.errors import UsageError
-from lab.evidence import LAB, Evidence, read_evidence
-from lab.labfile import Endpoint, HostEntry, LabFile, MigrationEntry, TargetTdEntry, parse_versions, split_address
+from lab.evidence import LAB, V2, Evidence, read_evidence
+from lab.labfile import (
+    Endpoint,
+    HostEntry,
+    LabFile,
+    MigrationEntry,
+    RebindingEntry,
+    TargetTdEntry,
+    parse_versions,
+    split_address,
+)
 from lab.names import require_lab_name, resolve_lab_name
+from lab.volumes import configure
 from migtd.deadlines import Deadlines
-from vmm_stub.vmm.control.models import DeadlinesModel, HostConfig, MigTdConfig
-
-POLICY_VERSION: Final = 1
-"""The only one so far."""
+from vmm_stub.vmm.control.models import DeadlinesModel, HostConfig, MigTdConfig, SessionOperation
 
 MAX_DEADLINE: Final = 86_400.0
 """Seconds."""
 
 _MIB: Final = 1 << 20
+_OF_PKI: Final[Any] = {
+    "quoting": True,
+    "configuration": True,
+    "migtds": {"__all__": {"configuration", "mrowner", "mrownerconfig"}},
+}
+"""What of a host's configuration comes of the PKI."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +53,9 @@ class Party:
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """One migration to run. A side that is None is somebody else's.
+    """One migration to run, or one rebinding: then `source` is the old MigTD, and `destination` the new one.
+
+    A side that is None is somebody else's.
 
     `peer` is where our source finds an external destination; `listen_port` where our destination waits for an external
     source (0: any free port). Jobs that share `exclusive` run one after another: they use the same target TD or port.
@@ -53,6 +68,7 @@ class Job:
     listen_port: int = 0
     target_td: str | None = None
     exclusive: frozenset[str] = frozenset()
+    operation: SessionOperation = SessionOperation.MIGRATION
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +93,8 @@ class ResolvedLab:
     @property
     def lacks_pki(self) -> bool:
         """Whether it needs a PKI and has none yet."""
-        return self.evidence is not None and self.lab.attestation == LAB and not self.evidence.pki
+        wanted = self.lab.attestation == LAB or self.lab.policy_version == V2
+        return self.evidence is not None and wanted and not self.evidence.pki
 
     def with_pki(self, pki: str) -> ResolvedLab:
         """The same lab with a PKI."""
@@ -89,6 +106,12 @@ class ResolvedLab:
             _job(migration)
             for migration in self.lab.migrations
             for _ in range(migration.count if count is None else count)
+        )
+
+    def rebindings(self, count: int | None = None) -> tuple[Job, ...]:
+        """Every rebinding as often as it is to run; `count` as in `jobs`."""
+        return tuple(
+            _rebinding(each) for each in self.lab.rebindings for _ in range(each.count if count is None else count)
         )
 
     def target_td(self, name: str) -> TargetTdEntry:
@@ -103,12 +126,13 @@ class ResolvedLab:
             "attestation": self.lab.attestation,
             "session": self.lab.session,
             "transport": self.lab.transport,
-            "policy_version": POLICY_VERSION,
+            "policy_version": self.lab.policy_version,
         }
 
     def with_migrations_of(self, lab: LabFile) -> ResolvedLab:
         """The same lab with the hosts and migrations of another file: what flags settled stays."""
         update = {"hosts": lab.hosts, "migrations": lab.migrations, "target_tds": lab.target_tds}
+        update["rebindings"] = lab.rebindings
         return replace(self, lab=self.lab.model_copy(update=update))
 
     def to_text(self) -> str:
@@ -138,7 +162,11 @@ class ResolvedLab:
             name: [each.platform.model_dump(), each.quote, each.quoting.model_dump()]
             for name, each in self.lab.hosts.items()
         }
-        return {**self.evidence.fingerprint(), " platforms": hosts}
+        signing = {
+            name: [each.model_dump(include={"policy_v2"}) for each in (entry, *entry.migtds.values())]
+            for name, entry in self.lab.hosts.items()
+        }
+        return {**self.evidence.fingerprint(), " platforms": hosts, " signing": signing}
 
     def _host(self, name: str, entry: HostEntry) -> HostPlan:
         config = HostConfig(
@@ -154,7 +182,7 @@ class ResolvedLab:
         )
         if self.evidence is not None and not self.lacks_pki:
             config.quoting = self.evidence.quoting(self.lab, name)
-            config.configuration = self.evidence.configuration(name)
+            configure(config, self.evidence, self.lab)
         migtds = tuple(
             MigTdPlan(
                 each,
@@ -165,6 +193,7 @@ class ResolvedLab:
                 self.debug,
                 configured=self.evidence is not None,
                 refuse_expired=self.lab.refuse_expired,
+                policy_version=self.lab.policy_version,
             )
             for each in entry.migtds
         )
@@ -205,6 +234,8 @@ def resolve(
             **{key: value for key, value in (files or {}).items() if value},
         }
     )
+    if settled.rebindings and settled.policy_version != V2:
+        raise UsageError(failures.USAGE_VALUE_INVALID, "rebindings with policy_version 1; they need policy v2")
     deadlines = Deadlines(**lab.deadlines.model_dump())
     if deadline is not None:
         if not 0 < deadline <= MAX_DEADLINE:
@@ -242,6 +273,16 @@ def _job(migration: MigrationEntry) -> Job:
     )
 
 
+def _rebinding(entry: RebindingEntry) -> Job:
+    return Job(
+        source=Party(entry.host, entry.old),
+        destination=Party(entry.host, entry.new),
+        # A MigTD has one token to accept at a time: two preparations at once would take each other's.
+        exclusive=frozenset({f"rebinding:{entry.host}:{entry.new}"}),
+        operation=SessionOperation.REBIND_PREPARE,
+    )
+
+
 def _party(end: Endpoint) -> Party | None:
     return Party(end.host, end.migtd) if end.host is not None and end.migtd is not None else None
 
@@ -250,7 +291,7 @@ def _fingerprint(hosts: tuple[HostPlan, ...], evidence: dict[str, Any]) -> str:
     """Of all that a running lab was started from, its PKI aside; what its migrations are is no part of it."""
     facts: list[dict[str, Any]] = [
         {
-            "config": host.config.model_dump(mode="json", exclude={"quoting", "configuration"}),
+            "config": host.config.model_dump(mode="json", exclude=_OF_PKI),
             "migtds": [asdict(migtd) for migtd in host.migtds],
             "published": [asdict(each) for each in host.published],
             "reaches_outside": host.reaches_outside,

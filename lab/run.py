@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-2-Clause-Patent
-"""`up` and `migrate`: from options to a running lab, its migrations, their outcomes and the exit status."""
+"""`up`, `migrate`, `rebind`: from options to a running lab, its migrations, their outcomes and the exit status."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ import os
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
-from lab import engines, failures, output
+from lab import choices, engines, failures, output
 from lab.engines.base import Engine, LabStatus, ended_roles
-from lab.errors import EngineError, ExitStatus, TaskError
+from lab.errors import EngineError, ExitStatus, TaskError, UsageError
 from lab.evidence import new_pki
 from lab.hosts import await_ready, connected
 from lab.interrupts import run_interruptible
-from lab.labfile import LabFile, default_lab, load_lab_file
+from lab.labfile import LabFile, default_lab, default_rebinding_lab, load_lab_file
 from lab.lifecycle import down_until_quiet
 from lab.migrations import MigrationRunner
 from lab.names import checkout_path, default_lab_name, resolve_lab_name
@@ -35,7 +35,27 @@ def up(options: UpOptions) -> ExitStatus:
 
     SUCCESS exactly if every migration succeeded, else NEGATIVE. Raises TaskError if no migration could be started.
     """
-    return run_interruptible(_up(options))
+    lab = load_lab_file(options.lab_file) if options.lab_file is not None else default_lab()
+    return run_interruptible(_up(options, lab))
+
+
+def rebind(options: UpOptions) -> ExitStatus:
+    """Start or refresh a lab with rebindings and run these, each with its end; output, status and errors as `up`.
+
+    Without a lab file: the lab of that name as it was started last, else one host with two MigTDs; without a name too,
+    it has one of its own, so that `up` and this need not take turns. Raises UsageError (LAB-USAGE-VALUE-INVALID) if
+    there are no rebindings in it.
+    """
+    name = options.name
+    if options.lab_file is not None:
+        lab = load_lab_file(options.lab_file)
+    else:
+        name = resolve_lab_name(name or f"{default_lab_name(checkout_path())}-rebind")
+        lab = _last_lab(name, options.engine) or default_rebinding_lab()
+    if not lab.rebindings:
+        raise UsageError(failures.USAGE_VALUE_INVALID, f"{options.lab_file or name} has no `rebindings` to run")
+    options = replace(options, name=name)
+    return run_interruptible(_up(options, lab, rebindings_only=True))
 
 
 def migrate(options: MigrateOptions) -> ExitStatus:
@@ -58,8 +78,7 @@ class _Run:
     as_json: bool
 
 
-async def _up(options: UpOptions) -> ExitStatus:
-    lab = load_lab_file(options.lab_file) if options.lab_file is not None else default_lab()
+async def _up(options: UpOptions, lab: LabFile, *, rebindings_only: bool = False) -> ExitStatus:
     resolved = resolve(
         lab,
         name=options.name,
@@ -70,7 +89,8 @@ async def _up(options: UpOptions) -> ExitStatus:
         debug=options.debug,
         files=options.files,
     )
-    jobs = resolved.jobs(options.migrations)
+    migrations = () if rebindings_only else resolved.jobs(options.migrations)
+    jobs = (*migrations, *resolved.rebindings(options.migrations))
     with steps("starting the lab") as progress:
         engine = await in_thread(engines.choose, lab.engine if options.engine is None else options.engine, progress.say)
         resolved = _with_pki(resolved, engine.name)
@@ -86,8 +106,18 @@ async def _up(options: UpOptions) -> ExitStatus:
         except asyncio.CancelledError:
             await _tell_rest(engine, resolved.name, progress)
             raise
-    next_commands = _commands(resolved.name, "migrate", "events", "down") if options.keep else ("./inv up",)
+    again = "rebind" if rebindings_only else "migrate"
+    next_commands = _commands(resolved.name, again, "events", "down") if options.keep else ("./inv up",)
     return _finish(shown, next_commands, as_json=options.json)
+
+
+def _last_lab(name: str, engine: str | None) -> LabFile | None:
+    """The lab of that name as it was started last, if it was not taken down."""
+    for each in (engine,) if engine else choices.ENGINE.served:
+        last = ResolvedLab.from_text(remembered_lab_file(_root(), name, each) or b"")
+        if last is not None:
+            return last.lab
+    return None
 
 
 def _with_pki(resolved: ResolvedLab, engine: str) -> ResolvedLab:
@@ -160,14 +190,14 @@ async def _run_jobs(run: _Run, jobs: Sequence[Job], progress: Steps) -> list[Sho
     async with connected(run.engine, name, list(run.resolved.lab.hosts)) as hosts:
         await await_ready(run.engine, name, hosts, progress)
         if jobs:
-            progress(f"running {len(jobs)} migration{'s' if len(jobs) > 1 else ''}")
+            progress(f"running {output.counted(jobs)}")
         runner = MigrationRunner(run.resolved, run.engine.name, hosts, monotonic=time.monotonic, say=progress.say)
         async for job, outcome in runner.run(jobs):
             shown.append(Shown(outcome, _called(job.source), _called(job.destination)))
             if len(jobs) <= ALL_TOLD or not outcome.success:
                 progress.say(output.one_line(shown[-1]))
             elif len(shown) % (len(jobs) // PARTS) == 0:
-                progress(f"{len(shown)} of {len(jobs)} migrations have ended")
+                progress(f"{len(shown)} outcomes of {output.counted(jobs)}")
             if run.as_json:
                 sys.stdout.write(outcome.model_dump_json(by_alias=True) + "\n")
                 sys.stdout.flush()

@@ -28,10 +28,13 @@ _ROLES: Final = {
     "dst": Role.DESTINATION,
     "target": Role.DESTINATION,
 }
-POLICY_VERSION: Final = 1
-"""The only one so far."""
+MIGRATION: Final = "migration"
+PREPARE: Final = "rebind-prepare"
+FINALIZE: Final = "rebind-finalize"
 SHARED: Final = "stand-alone"
 """Folder of the user's state that two sides on one machine share if they name none."""
+_ROOT_CA: Final = "MIGTD_ROOT_CA_FILE"
+_CHAIN: Final = "MIGTD_POLICY_ISSUER_CHAIN_FILE"
 _U64: Final = 1 << 64
 _U16: Final = 1 << 16
 _LATER: Final = ("azure_binding",)
@@ -44,6 +47,7 @@ class EvidenceFiles:
 
     policy_file: str | None
     root_ca_file: str | None
+    policy_issuer_chain_file: str | None
     quote_file: str | None
     collateral_file: str | None
     refuse_expired: bool
@@ -52,8 +56,9 @@ class EvidenceFiles:
 
 @dataclass(frozen=True, slots=True)
 class StandaloneOptions:
-    """One side of one migration in one process."""
+    """One side of one migration in one process, or of the preparation of a rebinding, or the end of one."""
 
+    operation: str
     role: Role
     request_id: int
     target: TargetTd
@@ -61,6 +66,7 @@ class StandaloneOptions:
     port: int
     attestation: str
     session: str
+    policy_version: int
     versions: VersionRange
     deadlines: Deadlines
     evidence: EvidenceFiles
@@ -85,14 +91,11 @@ def parse(arguments: Sequence[str], environment: Mapping[str, str]) -> Standalon
         if getattr(given, name) is not None:
             flag = "--" + name.replace("_", "-")
             raise UsageError(failures.STANDALONE_LATER, f"{flag} with --attestation {given.attestation}")
-    if given.operation != "migration":
-        raise UsageError(failures.STANDALONE_LATER, f"--operation {given.operation}")
-    chain = _file(given.policy_issuer_chain_file, environment, "MIGTD_POLICY_ISSUER_CHAIN_FILE")
-    if (given.policy_version or (2 if chain else 1)) != POLICY_VERSION:
-        raise UsageError(failures.STANDALONE_LATER, "policy version 2")
+    version = _policy_version(given, environment)
     log_file = environment.get("MIGTD_LOG_FILE")
     deadlines = Deadlines()
     return StandaloneOptions(
+        operation=given.operation,
         role=_ROLES[given.role],
         request_id=given.request_id,
         target=TargetTd(given.binding, given.uuid),
@@ -100,20 +103,35 @@ def parse(arguments: Sequence[str], environment: Mapping[str, str]) -> Standalon
         port=given.dest_port,
         attestation=given.attestation,
         session=given.session,
+        policy_version=version,
         versions=given.versions,
         deadlines=deadlines if given.deadline is None else deadlines.with_all(given.deadline),
-        evidence=_evidence(given, environment),
+        evidence=_evidence(given, environment, version),
         log_file=Path(log_file) if log_file else None,
         json=given.json,
     )
 
 
-def _evidence(given: argparse.Namespace, environment: Mapping[str, str]) -> EvidenceFiles:
+def _policy_version(given: argparse.Namespace, environment: Mapping[str, str]) -> int:
+    """As asked for; else 2 if there is an issuer chain, or what is done needs policy v2. Raises UsageError."""
+    if given.operation != MIGRATION:
+        if given.policy_version == 1:
+            raise UsageError(failures.STANDALONE_USAGE, f"--operation {given.operation} needs policy version 2")
+        return 2
+    chain = _file(given.policy_issuer_chain_file, environment, _CHAIN)
+    return int(given.policy_version or (2 if chain else 1))
+
+
+def _evidence(given: argparse.Namespace, environment: Mapping[str, str], version: int) -> EvidenceFiles:
+    # What is set for runs with the other version is not meant: the reference reads either variable in one build only.
+    unused = _CHAIN if version == 1 else _ROOT_CA
+    environment = {name: value for name, value in environment.items() if name != unused}
     # The reference reads this variable in its mock build only, so it may well be set for other runs.
     quote = environment.get("MOCK_QUOTE_FILE") if given.attestation == CAPTURED else None
     return EvidenceFiles(
         policy_file=_file(given.policy_file, environment, "MIGTD_POLICY_FILE"),
-        root_ca_file=_file(given.root_ca_file, environment, "MIGTD_ROOT_CA_FILE"),
+        root_ca_file=_file(given.root_ca_file, environment, _ROOT_CA),
+        policy_issuer_chain_file=_file(given.policy_issuer_chain_file, environment, _CHAIN),
         quote_file=given.quote_file or quote or None,
         collateral_file=given.collateral_file,
         refuse_expired=given.refuse_expired,
@@ -131,8 +149,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--role", "-m", required=True, choices=sorted(_ROLES), help="side of the migration")
     parser.add_argument("--request-id", "-r", type=_request_id, default=1, metavar="N", help="migration request id (1)")
     parser.add_argument(
-        "--operation", "-o", default="migration", choices=["migration", "rebind-prepare", "rebind-finalize"]
-    )
+        "--operation", "-o", default=MIGRATION, choices=[MIGRATION, PREPARE, FINALIZE],
+        help="migration, or a rebinding: its preparation, source the old MigTD, or its end (migration)",
+    )  # fmt: skip
     parser.add_argument(
         "--uuid", "-u", nargs=4, type=_u64, action=_UuidAction, default=(1, 2, 3, 4), metavar=("U1", "U2", "U3", "U4"),
         help="UUID of the target TD as 4 x u64 (1 2 3 4)",
@@ -145,7 +164,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--policy-file", metavar="FILE", help="policy (environment: MIGTD_POLICY_FILE)")
     parser.add_argument("--root-ca-file", metavar="FILE", help="SGX root CA, DER (MIGTD_ROOT_CA_FILE)")
     parser.add_argument("--policy-issuer-chain-file", metavar="FILE", help="PEM (MIGTD_POLICY_ISSUER_CHAIN_FILE)")
-    parser.add_argument("--policy-version", type=int, choices=[1, 2], help="2 if an issuer chain is given, else 1")
+    parser.add_argument(
+        "--policy-version", type=int, choices=[1, 2], help="2 if an issuer chain is given or in a rebinding, else 1"
+    )
     parser.add_argument("--quote-file", metavar="FILE", help="captured quote (MOCK_QUOTE_FILE)")
     parser.add_argument("--collateral-file", metavar="FILE", help="collateral for it: JSON, or packed")
     parser.add_argument(
@@ -154,7 +175,7 @@ def _parser() -> argparse.ArgumentParser:
     )  # fmt: skip
     parser.add_argument("--deadline", type=_seconds, metavar="SECONDS", help="for every wait for the peer (60)")
     parser.add_argument("--azure-binding", choices=["required", "if-present"], help="for the Azure modes")
-    parser.add_argument("--lab-dir", metavar="DIR", help="what two processes share: their PKI (made at first use)")
+    parser.add_argument("--lab-dir", metavar="DIR", help="what two processes share: PKI, platform (made at first use)")
     parser.add_argument("--refuse-expired", action="store_true", help="refuse collateral that is not current")
     parser.add_argument("--json", action="store_true", help="print the outcome as one JSON document")
     return parser

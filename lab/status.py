@@ -27,7 +27,7 @@ from lab.plan import ResolvedLab
 from lab.programs import in_thread
 from lab.state import remembered, remembered_lab_file, state_roots
 from migtd.errors import LabFailure
-from vmm_stub.vmm.control.models import MigrationModel
+from vmm_stub.vmm.control.models import MigrationModel, Role, SessionOperation
 
 ANSWER_LIMIT: Final = 5.0
 """Seconds that a host has to answer a question of `status`."""
@@ -148,6 +148,13 @@ def _document(seen: _Seen) -> dict[str, Any]:
     }
 
 
+def _role(migration: MigrationModel) -> str:
+    """The side that a MigTD is on; in a rebinding which of the two."""
+    if migration.operation is SessionOperation.MIGRATION:
+        return migration.role.value
+    return "old" if migration.role is Role.SOURCE else "new"
+
+
 def _ended(migration: MigrationModel) -> dict[str, Any]:
     outcome = migration.outcome
     if outcome is None:
@@ -182,7 +189,7 @@ def _show(console: Any, seen: _Seen) -> None:
         duration = "" if each.duration_ms is None else f"{each.duration_ms:.1f}"
         table.add_row(
             str(each.request_id),
-            each.role.value,
+            _role(each),
             f"{host}/{each.migtd}",
             each.state.value,
             f"[{colour}]{result}[/]" if result else "",

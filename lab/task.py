@@ -84,6 +84,13 @@ def whole_number(text: str) -> int:
     return int(text)
 
 
+def policy_version_number(text: str) -> int:
+    """A version of migration policies: 1 or 2. Raises ValueError."""
+    if text not in {"1", "2"}:
+        raise ValueError(f"{text[:40]!r} is no policy version; there are 1 and 2")
+    return int(text)
+
+
 def seconds(text: str) -> float:
     """A waiting time: more than 0, up to a day. Raises ValueError."""
     trouble = ValueError(f"{text[:40]!r} is no number of seconds between 0 and {_DAY}")

@@ -18,8 +18,17 @@ from lab.plan import ResolvedLab
 from migtd.choices import attestation_choice, session_factory
 from migtd.guest.configuration import FileConfiguration, GivenConfiguration
 from migtd.guest.emulated import ChannelObserver, emulated_guest
+from migtd.guest.interfaces import ConfigurationVolume as Volume
 from migtd.td import serve
-from vmm_stub.vmm.control.models import MigrationModel, MigrationRequest, TargetTdModel, TargetTdRequest
+from vmm_stub.vmm.control.models import (
+    ConfigurationVolume,
+    MigrationModel,
+    MigrationRequest,
+    RebindFinalizeModel,
+    RebindFinalizeRequest,
+    TargetTdModel,
+    TargetTdRequest,
+)
 from vmm_stub.vmm.factory import make_vmm
 from vmm_stub.vmm.in_process import InProcessChannel
 from vmm_stub.vmm.vmm import Vmm
@@ -59,6 +68,10 @@ class VmmHost:
                 await migration.ended.wait()
         return migration.model()
 
+    async def finalize_rebinding(self, request: RebindFinalizeRequest) -> RebindFinalizeModel:
+        """Move a binding."""
+        return self._vmm.finalize_rebinding(request)
+
     async def cancel(self, migtd: str, request_id: int) -> None:
         """Cancel one side."""
         self._vmm.migration(migtd, request_id).cancel()
@@ -73,9 +86,8 @@ async def lab_in_process(resolved: ResolvedLab) -> AsyncGenerator[dict[str, Vmm]
             vmm = vmms[host.name] = make_vmm(host.config)
             running.callback(vmm.history.close)
             running.push_async_callback(vmm.stop)
-            files = host.config.configuration
-            volume = FileConfiguration() if files is None else GivenConfiguration(files.policy, files.root_ca)
-            for migtd in host.migtds:
+            for migtd, config in zip(host.migtds, host.config.migtds, strict=True):
+                volume = _volume(config.configuration or host.config.configuration)
                 channel = InProcessChannel(vmm.migtd(migtd.name))
                 running.callback(channel.close)
                 attestation = attestation_choice(migtd.attestation, time.time if migtd.refuse_expired else None)
@@ -96,13 +108,19 @@ async def lab_in_process(resolved: ResolvedLab) -> AsyncGenerator[dict[str, Vmm]
 
 
 async def outcomes_in_process(resolved: ResolvedLab) -> list[Outcome]:
-    """Run all migrations of a lab; outcomes in the order of the lab file."""
+    """Run all migrations and rebindings of a lab; outcomes in the order of the lab file."""
     async with lab_in_process(resolved) as vmms:
         hosts = {name: VmmHost(vmm) for name, vmm in vmms.items()}
         runner = MigrationRunner(resolved, ENGINE, hosts, monotonic=time.monotonic, say=lambda _: None)
-        jobs = resolved.jobs()
+        jobs = (*resolved.jobs(), *resolved.rebindings())
         ended = [pair async for pair in runner.run(jobs)]
         return [outcome for _, outcome in sorted(ended, key=lambda pair: jobs.index(pair[0]))]
+
+
+def _volume(files: ConfigurationVolume | None) -> Volume:
+    if files is None:
+        return FileConfiguration()
+    return GivenConfiguration(files.policy, files.root_ca, files.policy_issuer_chain)
 
 
 async def _ended(task: asyncio.Task[None]) -> None:

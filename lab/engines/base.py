@@ -37,6 +37,7 @@ class MigTdPlan:
     configured: bool = False
     """Its host gives it a configuration volume, beside the channel."""
     refuse_expired: bool = False
+    policy_version: int = 1
 
 
 class Service(enum.StrEnum):

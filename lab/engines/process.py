@@ -45,7 +45,7 @@ from lab.engines.process_state import LabRecord, RoleRecord
 from lab.errors import EngineError, UsageError
 from lab.names import checkout_path
 from lab.state import make_private, require_socket_path, state_roots
-from migtd.guest.channel import POLICY_NAME, ROOT_CA_NAME, SOCKET_NAME
+from migtd.guest.channel import POLICY_ISSUER_CHAIN_NAME, POLICY_NAME, ROOT_CA_NAME, SOCKET_NAME
 from vmm_stub.vmm.address import format_address
 
 GRACE: Final = 5.0
@@ -247,6 +247,11 @@ class ProcessEngine:
 
 def migtd_arguments(migtd: MigTdPlan, channel: Path) -> tuple[str, ...]:
     """Command line of `migtd-td` for one MigTD whose channel is in the folder `channel`."""
+    anchor = (
+        ("--root-ca-file", str(channel / ROOT_CA_NAME))
+        if migtd.policy_version == 1
+        else ("--policy-issuer-chain-file", str(channel / POLICY_ISSUER_CHAIN_NAME))
+    )
     return (
         "--channel",
         str(channel),
@@ -259,7 +264,7 @@ def migtd_arguments(migtd: MigTdPlan, channel: Path) -> tuple[str, ...]:
         *(("--debug",) if migtd.debug else ()),
         *(("--refuse-expired",) if migtd.refuse_expired else ()),
         *(("--policy-file", str(channel / POLICY_NAME)) if migtd.configured else ()),
-        *(("--root-ca-file", str(channel / ROOT_CA_NAME)) if migtd.configured else ()),
+        *(anchor if migtd.configured else ()),
     )
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from lab import labfile
+from lab.labfile_policy import PolicySigningEntry
 from lab.picture import PICTURE, lines_of
 from tasks import namespace
 from vmm_stub.vmm.control.models import DeadlinesModel
@@ -54,6 +55,8 @@ def test_lab_file_page_has_every_key_of_the_model():
         labfile.MigTdEntry,
         labfile.TargetTdEntry,
         labfile.MigrationEntry,
+        labfile.RebindingEntry,
+        PolicySigningEntry,
     )
     keys = {field.alias or name for model in models for name, field in model.model_fields.items()}
     assert {key for key in keys if key not in named} == set()

@@ -9,7 +9,7 @@ import pytest
 
 from lab import migrations
 from lab.errors import EngineError
-from lab.labfile import LabFile, default_lab
+from lab.labfile import LabFile, default_lab, default_rebinding_lab
 from lab.migrations import MigrationRunner
 from lab.outcome import Outcome
 from lab.plan import Job, resolve
@@ -21,7 +21,10 @@ from vmm_stub.vmm.control.models import (
     MigrationModel,
     MigrationRequest,
     MigrationState,
+    RebindFinalizeModel,
+    RebindFinalizeRequest,
     Role,
+    SessionOperation,
     SideOutcome,
     TargetTdModel,
     TargetTdRequest,
@@ -60,6 +63,8 @@ class FakeHost:
         self.tds: list[TargetTdModel] = []
         self.started: list[MigrationRequest] = []
         self.cancelled: list[int] = []
+        self.finalized: list[RebindFinalizeRequest] = []
+        self.refuse_finalize: LabFailure | None = None
         self.under_way = 0
         self.most_under_way = 0
         self.asked = asyncio.Semaphore(0)
@@ -110,10 +115,22 @@ class FakeHost:
     async def cancel(self, migtd: str, request_id: int) -> None:  # noqa: ARG002
         self.cancelled.append(request_id)
 
+    async def finalize_rebinding(self, request: RebindFinalizeRequest) -> RebindFinalizeModel:
+        self.finalized.append(request)
+        if self.refuse_finalize is not None:
+            raise self.refuse_finalize
+        return RebindFinalizeModel(
+            migtd=request.migtd,
+            uuid=request.uuid,
+            binding_handle=request.binding_handle,
+            outcome=side(sent=None, received=None),
+        )
+
     def _model(self, request: MigrationRequest, outcome: SideOutcome | None = None) -> MigrationModel:
         return MigrationModel(
             migtd=request.migtd,
             request_id=request.request_id,
+            operation=request.operation,
             role=request.role,
             state=MigrationState.ENDED if outcome else MigrationState.RUNNING,
             address=self.address if request.role is Role.DESTINATION else None,
@@ -370,3 +387,67 @@ async def test_nothing_is_started_if_a_target_td_cannot_be_made(monkeypatch: pyt
 
     assert caught.value.kind.id == "LAB-HOST-LOST"
     assert hosts["host-a"].started == []
+
+
+# --- rebindings ---
+
+
+async def rebind(host: FakeHost, count: int = 1) -> list[Outcome]:
+    resolved = resolve(default_rebinding_lab(), name="test")
+    runner = MigrationRunner(resolved, "fake", {"host-a": host}, monotonic=lambda: 0.0, say=lambda _: None)
+    return [outcome async for _, outcome in runner.run(resolved.rebindings(count))]
+
+
+def rebinding_host(**more: Any) -> FakeHost:
+    return FakeHost(**{"ends": side(sent=None, received=None), "address": "host-a:4711", **more})
+
+
+async def test_a_rebinding_is_prepared_for_one_target_td_of_the_old_migtd_and_then_finalized_for_the_new_one():
+    host = rebinding_host()
+
+    prepared, finalized = await rebind(host)
+
+    new, old = host.started
+    assert (new.migtd, new.role, old.migtd, old.role) == ("new", Role.DESTINATION, "old", Role.SOURCE)
+    assert {each.operation for each in host.started} == {SessionOperation.REBIND_PREPARE}
+    assert [each.migtd for each in host.tds] == ["old"]
+    (request,) = host.finalized
+    named = {(each.uuid, each.binding_handle) for each in (new, old, request, host.tds[0])}
+    assert len(named) == 1
+    assert request.migtd == "new"
+    assert [each.operation for each in (prepared, finalized)] == ["rebind-prepare", "rebind-finalize"]
+    assert prepared.request_id == finalized.request_id
+    assert prepared.success
+    assert finalized.success
+    assert finalized.source is None
+
+
+async def test_a_rebinding_that_was_not_prepared_is_not_finalized():
+    host = rebinding_host(ends=side("PolicyUnsatisfiedError", 8, sent=None, received=None))
+
+    (prepared,) = await rebind(host)
+
+    assert not prepared.success
+    assert host.finalized == []
+
+
+async def test_a_host_that_is_lost_before_the_end_of_a_rebinding_leaves_it_unknown():
+    host = rebinding_host()
+    host.refuse_finalize = LOST
+
+    prepared, finalized = await rebind(host)
+
+    assert prepared.success
+    assert not finalized.success
+    assert finalized.destination is not None
+    assert (finalized.destination.result, finalized.destination.code) == ("Unknown", None)
+
+
+async def test_two_rebindings_to_one_migtd_run_one_after_the_other():
+    host = rebinding_host()
+
+    outcomes = await rebind(host, 3)
+
+    # The new MigTD accepts one token at a time: each binding moves before the next is prepared.
+    assert [each.operation for each in outcomes] == ["rebind-prepare", "rebind-finalize"] * 3
+    assert host.most_under_way == 2

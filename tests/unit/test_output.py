@@ -8,7 +8,7 @@ import pytest
 from rich.console import Console
 
 from lab.outcome import Outcome, join
-from lab.output import FULL_TABLES, Shown, show_outcomes
+from lab.output import FULL_TABLES, Shown, one_line, show_outcomes
 from lab.progress import Steps, steps
 from migtd.checks import CheckName, CheckStatus
 from migtd.observer import Phase
@@ -190,3 +190,32 @@ def test_progress_goes_to_standard_error(capsys: pytest.CaptureFixture[str]):
     captured = capsys.readouterr()
     assert captured.out == ""
     assert re.fullmatch(r"\[ +\d+\.\d s\] second\n", captured.err)
+
+
+def rebinding() -> list[Shown]:
+    outcome = side("00112233", None).model_copy(update={"fingerprints": Fingerprints(), "version": None})
+    prepared = shown(outcome, outcome).outcome.model_copy(update={"operation": "rebind-prepare"})
+    finalized = prepared.model_copy(update={"operation": "rebind-finalize", "source": None})
+    return [Shown(each, "host-a/old", "host-a/new") for each in (prepared, finalized)]
+
+
+def test_a_rebinding_names_the_old_and_the_new_migtd_and_shows_no_keys():
+    text = rendered(rebinding())
+
+    assert "rebind-prepare 1" in text
+    assert "rebind-finalize 1" in text
+    assert "host-a/old" in text
+    assert "key →" not in text
+    assert "not ours" not in text
+    assert "2 of 2 operations succeeded." in text
+
+
+def test_many_rebindings_are_one_line_each_with_what_they_are():
+    text = rendered(rebinding() * 3)
+
+    assert text.count("rebind-prepare") == text.count("rebind-finalize") == 3
+    assert "unknown" not in text
+
+
+def test_one_line_tells_of_the_end_of_a_rebinding_who_is_bound_now():
+    assert one_line(rebinding()[1]) == "rebind-finalize 1 succeeded: host-a/new Success"
