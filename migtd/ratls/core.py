@@ -18,10 +18,17 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from migtd import failures
 from migtd.attestation.mode import Evidence
 from migtd.checks import CheckName, CheckRunner
-from migtd.errors import MigTDError, NetworkError, SecureSessionError
+from migtd.errors import InvalidPolicyError, MigTDError, NetworkError, SecureSessionError
 from migtd.migration.session import EvidenceNeeded, PhaseEntered, SessionEvent
 from migtd.observer import Phase
-from migtd.ratls.certificate import OID_EKU_MIGTD, PrivateExtension, make_certificate, public_point, report_data
+from migtd.ratls.certificate import (
+    OID_EKU_MIGTD,
+    PrivateExtension,
+    make_certificate,
+    peer_data_hash,
+    public_point,
+    report_data,
+)
 from migtd.ratls.reader import PeerCertificate, pull_certificate
 from migtd.ratls.tls import PROFILE, PresentedCertificate, RecordCutter, TlsEndpoint, TlsRole, weakly
 
@@ -228,3 +235,10 @@ def find_extensions(certificate: PeerCertificate, names: dict[str, str]) -> dict
     if missing:
         raise SecureSessionError(failures.CERTIFICATE_NO_EVIDENCE, f"no {' and '.join(missing)}")
     return found
+
+
+def expect_peer_data(shown: bytes, remote: bytes) -> None:
+    """The certificate's hash is that of the blob which came. Raises InvalidPolicyError (MIGTD-PEER-DATA-MISMATCH)."""
+    if shown != peer_data_hash(remote):
+        detail = f"the certificate has {shown[:8].hex()}…, {peer_data_hash(remote)[:8].hex()}… came"
+        raise InvalidPolicyError(failures.PEER_DATA_MISMATCH, detail)

@@ -27,9 +27,8 @@ from migtd.ratls.certificate import (
     rebinding_extensions,
     report_data,
 )
-from migtd.ratls.core import RaTlsCore, expect_eku, find_extensions, read_certificate
+from migtd.ratls.core import RaTlsCore, expect_eku, expect_peer_data, find_extensions, read_certificate
 from migtd.ratls.reader import PeerCertificate, verify_self_signature
-from migtd.ratls.session import expect_peer_data
 from migtd.ratls.tls import PresentedCertificate, TlsEndpoint
 
 _OF_BOTH: Final = {OID_TDREPORT: "TDREPORT", OID_EVENT_LOG: "event log", OID_PEER_DATA_HASH: "policy hash"}

@@ -12,7 +12,7 @@ from typing import Final, NoReturn
 from migtd import failures
 from migtd.attestation.mode import Evidence, Judge, PeerEvidence
 from migtd.checks import CheckName
-from migtd.errors import InvalidPolicyError, NetworkError, SecureSessionError
+from migtd.errors import NetworkError, SecureSessionError
 from migtd.migration.data import (
     EXCHANGE_SIZE,
     ExchangeInformation,
@@ -27,10 +27,9 @@ from migtd.ratls.certificate import (
     PrivateExtension,
     migration_extensions,
     migration_v2_extensions,
-    peer_data_hash,
     report_data,
 )
-from migtd.ratls.core import RaTlsCore, expect_eku, find_extensions, read_certificate
+from migtd.ratls.core import RaTlsCore, expect_eku, expect_peer_data, find_extensions, read_certificate
 from migtd.ratls.reader import PeerCertificate, verify_self_signature
 from migtd.ratls.tls import PresentedCertificate, TlsEndpoint
 
@@ -157,13 +156,6 @@ class RaTls:
         from migtd.ratls.rebinding import RaTlsRebinding  # noqa: PLC0415
 
         return RaTlsRebinding(context)
-
-
-def expect_peer_data(shown: bytes, remote: bytes) -> None:
-    """The certificate's hash is that of the blob which came. Raises InvalidPolicyError (MIGTD-PEER-DATA-MISMATCH)."""
-    if shown != peer_data_hash(remote):
-        detail = f"the certificate has {shown[:8].hex()}…, {peer_data_hash(remote)[:8].hex()}… came"
-        raise InvalidPolicyError(failures.PEER_DATA_MISMATCH, detail)
 
 
 _V2_EVIDENCE: Final = {OID_QUOTE: "quote", OID_EVENT_LOG: "event log", OID_PEER_DATA_HASH: "policy hash"}
