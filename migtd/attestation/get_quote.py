@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import enum
 import struct
 from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass
@@ -29,6 +28,7 @@ from migtd.guest.quote_messages import (
     CollateralRequest,
     MessageMalformed,
     QgsRefused,
+    QuoteForm,
     QuoteRequest,
     QuoteStatus,
     pull_collateral_answer,
@@ -48,13 +48,6 @@ _STATUS_AT: Final = 8
 _LENGTHS: Final = struct.Struct("<II")
 _LENGTHS_AT: Final = 16
 T = TypeVar("T")
-
-
-class QuoteForm(enum.Enum):
-    """How a quote is asked for: form 1 (the reference's igvm-attest) or form 3 (policy.md 4.6)."""
-
-    BARE = "bare"
-    QGS = "qgs"
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,21 +75,25 @@ class QuoteClient:
         guest: Guest,
         retry: QuoteRetry | None = None,
         *,
+        form: QuoteForm = QuoteForm.QGS,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
         self._guest = guest
         self._retry = retry or QuoteRetry()
+        self._form = form
         self._sleep = sleep
         self._set_up = False
         self._set_aside: list[SharedBuffer] = []
         """Buffers that were in flight when their caller gave up."""
 
-    async def quote(self, tdreport_of: Callable[[], bytes], form: QuoteForm = QuoteForm.QGS) -> bytes:
+    async def quote(self, tdreport_of: Callable[[], bytes], form: QuoteForm | None = None) -> bytes:
         """A quote, 1 to 8,192 bytes, over what `tdreport_of` gives (TDREPORT, 1024 bytes); asked anew at each attempt.
+
+        It is asked for in `form`, or in the client's own.
 
         The bytes are the host's word: nothing in them was looked at.
         """
-        if form is QuoteForm.BARE:
+        if (form or self._form) is QuoteForm.BARE:
             quote = await self._ask(lambda: push_request(BareReport(tdreport_of())), BARE_BUFFER_SIZE, bytes)
         else:
             quote = await self._ask(
@@ -195,7 +192,7 @@ class QuoteClient:
 
 async def fetch_quote(guest: Guest, tdreport_of: Callable[[], bytes], form: QuoteForm = QuoteForm.QGS) -> bytes:
     """`QuoteClient.quote` for a single call."""
-    return await QuoteClient(guest).quote(tdreport_of, form)
+    return await QuoteClient(guest, form=form).quote(tdreport_of)
 
 
 async def fetch_collateral(guest: Guest, fmspc: bytes | None = None) -> CollateralSet:

@@ -7,11 +7,12 @@ The policy comes first, the binding to the session's key last.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 from migtd import failures
 from migtd.attestation.judging import describe_quote, expect_current, expect_report_data
+from migtd.attestation.kept_policies import KeptPolicies
 from migtd.attestation.mode import Evidence, PeerEvidence
 from migtd.attestation.quote.collateral import CollateralSet
 from migtd.attestation.quote.record import RANGES
@@ -48,6 +49,7 @@ class Judging:
     verify: Callable[[bytes, CollateralSet], Verified]
     verify_report: Callable[[bytes], bool]
     clock: Callable[[], float] | None
+    policies: KeptPolicies = field(default_factory=KeptPolicies)
 
 
 class _Judge:
@@ -77,7 +79,8 @@ class _Judge:
         self._checks.run(CheckName.OWN_TDINFO, self._judging.measured.expect_own_tdinfo, detail=str)
 
     def _tools(self, steps: StepChecks) -> Tools:
-        return Tools(self._verify_quote, self._relative_quote, self._judging.verify_report, steps)
+        judging = self._judging
+        return Tools(self._verify_quote, self._relative_quote, judging.verify_report, steps, judging.policies.verify)
 
     def _verify_quote(self, quote: bytes, collateral: CollateralSet) -> bytes:
         self._verified = self._judging.verify(quote, collateral)

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Final
 
 from migtd.attestation.quote.certificates import root_key_of
@@ -20,9 +21,12 @@ from migtd.policy.v2.decoding import decode, u16, u32
 _NAME: Final = PolicyErrorName.InvalidCollateral
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Platform:
-    """One platform model: its FMSPC as text, and Intel's TCB info, a JSON document as text, with its chain."""
+    """One platform model: its FMSPC as text, and Intel's TCB info, a JSON document as text, with its chain.
+
+    No slots: the number in the TCB info is looked for when it is first needed, and kept.
+    """
 
     fmspc: str
     tcb_info_issuer_chain: str = field(repr=False)
@@ -30,6 +34,10 @@ class Platform:
 
     def tcb_evaluation_number(self) -> int:
         """`tcbInfo.tcbEvaluationDataNumber`, u32. Raises PolicyError (InvalidCollateral)."""
+        return self._evaluation_number
+
+    @cached_property
+    def _evaluation_number(self) -> int:
         number: int = decode(self.tcb_info, _evaluation_number, _NAME)
         return number
 

@@ -16,6 +16,7 @@ from migtd.errors import MigTDError, PolicyUnsatisfiedError, TdxModuleError
 from migtd.event_log import EventName, NamedEvent, Rtmrs
 from migtd.policy.errors import PolicyError, PolicyErrorName
 from migtd.policy.tdinfo import tdinfo_rtmrs
+from migtd.policy.v2.decoding import Signed
 from migtd.policy.v2.document import VerifiedPolicy, verify_policy
 from migtd.policy.v2.envelope import parse_envelope
 from migtd.policy.v2.peer import PolicyFiles, expect_policy_event, validate_peer_chains
@@ -48,13 +49,14 @@ class Tools:
 
     `local_quote` makes a fresh quote with REPORTDATA of zeros; what it raises as TdxModuleError is GetTdxReport,
     another MigTDError is QuoteGeneration. `verify_report` is TDG.MR.VERIFYREPORT, 256 bytes to a verdict; without it
-    no report verifies.
+    no report verifies. `verify_policy` is document.verify_policy, or what remembers its answers.
     """
 
     verify_quote: QuoteVerifier
     local_quote: Callable[[], bytes]
     verify_report: Callable[[bytes], bool] = _no_report
     run: Run = run_all
+    verify_policy: Callable[[Signed, bytes], VerifiedPolicy] = verify_policy
 
 
 def verify_migration_peer(
@@ -62,7 +64,7 @@ def verify_migration_peer(
 ) -> tuple[VerifiedPolicy, QuoteFacts, Values]:
     """Steps (b) to (h): the quote, then the policy as the quote's registers vouch for it, then the values."""
     facts = must(tools.run, Step.QUOTE, lambda: _verify_peer_quote(own, quote, tools.verify_quote))
-    policy = _verify_peer_policy(own, peer, [facts.record[RANGES[name]] for name in _RTMRS], tools.run)
+    policy = _verify_peer_policy(own, peer, [facts.record[RANGES[name]] for name in _RTMRS], tools)
     values = must(tools.run, Step.VALUES, lambda: values_of_quote(facts, own.policy.data.collaterals, policy))
     return policy, facts, values
 
@@ -74,7 +76,7 @@ def verify_rebinding_peer(
     pulled = must(tools.run, Step.REPORT, lambda: pull_report(report))
     tools.run(Step.REPORT_MAC, lambda: _verify_mac(pulled, tools.verify_report))
     tools.run(Step.REPORT_HASHES, pulled.verify_hashes)
-    policy = _verify_peer_policy(own, peer, tdinfo_rtmrs(pulled.tdinfo), tools.run)
+    policy = _verify_peer_policy(own, peer, tdinfo_rtmrs(pulled.tdinfo), tools)
     values = must(tools.run, Step.VALUES, lambda: values_of_tdinfo(pulled.tdinfo, policy))
     return policy, pulled, values
 
@@ -124,12 +126,13 @@ def _verify_peer_quote(own: OwnPolicy, quote: bytes, verify: QuoteVerifier) -> Q
     return facts
 
 
-def _verify_peer_policy(own: OwnPolicy, peer: Peer, rtmrs: Sequence[bytes], run: Run) -> VerifiedPolicy:
+def _verify_peer_policy(own: OwnPolicy, peer: Peer, rtmrs: Sequence[bytes], tools: Tools) -> VerifiedPolicy:
     """Steps (c) to (g)."""
+    run = tools.run
     envelope = must(run, Step.ENVELOPE, lambda: parse_envelope(peer.files.policy))
     replayed = must(run, Step.REPLAY, lambda: _replay(peer.event_log))
     run(Step.RTMRS, lambda: _expect_rtmrs(replayed, rtmrs))
-    policy = must(run, Step.PEER_POLICY, lambda: verify_policy(envelope, peer.files.chain))
+    policy = must(run, Step.PEER_POLICY, lambda: tools.verify_policy(envelope, peer.files.chain))
     must(run, Step.PEER_CHAINS, lambda: validate_peer_chains(own.policy, policy))
     events = must(run, Step.EVENTS, lambda: _parse_events(peer.event_log))
     must(run, Step.POLICY_EVENT, lambda: expect_policy_event(events, peer.files.policy))
