@@ -340,6 +340,7 @@ def check(_context: Context) -> ExitStatus:
         "unit": "leave out the tests that start MigTDs, hosts or containers",
         "soak": "instead of all others: migrations for 10 minutes on one pair, with history and memory checked",
         "exhaustive": "instead of all others: every changed byte of evidence, for some minutes",
+        "parity": "instead of all others: the scenarios of the reference's CI on our own pair, with a table",
         "require-engines": "a skipped test is a failure, as in CI",
     },
 )
@@ -351,6 +352,7 @@ def run_tests(
     unit: bool = False,
     soak: bool = False,
     exhaustive: bool = False,
+    parity: bool = False,
     require_engines: bool = False,
 ) -> ExitStatus:
     """Run the tests: all of them, with both engines."""
@@ -362,6 +364,7 @@ def run_tests(
         unit=unit,
         soak=soak,
         exhaustive=exhaustive,
+        parity=parity,
         require_engines=require_engines,
     )
     return developer.run_tests(selection, os.environ)

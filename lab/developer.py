@@ -26,6 +26,10 @@ CHECKS: Mapping[str, tuple[str, ...]] = {
 _PYTEST_STATUS = {0: ExitStatus.SUCCESS, 1: ExitStatus.NEGATIVE, 2: ExitStatus.NEGATIVE, 4: ExitStatus.USAGE}
 """2 is what pytest answers when test files cannot be collected; 3 and others are troubles of pytest itself."""
 _PYTEST_NO_TESTS = 5
+_ALONE = ("soak", "exhaustive", "parity")
+"""Markers whose tests can be run by themselves."""
+_SHOWN = ("soak", "exhaustive")
+"""Those that are not captured: people see how far it is."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,6 +46,8 @@ class PytestOptions:
     """Run the tests that take minutes, and only these; all others leave them out (marker `soak`)."""
     exhaustive: bool = False
     """Run the tests that try all of what others sample, and only these (marker `exhaustive`)."""
+    parity: bool = False
+    """Run what the reference runs in its CI, and only this, and show a table (marker `parity`; also in a whole run)."""
     require_engines: bool = False
     """A skipped test is a failure, except where ../shared is absent."""
 
@@ -79,23 +85,22 @@ def run_tests(options: PytestOptions, environ: Mapping[str, str]) -> ExitStatus:
 def pytest_command(options: PytestOptions, environ: Mapping[str, str]) -> list[str]:
     """The command that `run_tests` runs.
 
-    Raises UsageError (LAB-USAGE-VALUE-INVALID) for more than one of `unit`, `soak` and `exhaustive`.
+    Raises UsageError (LAB-USAGE-VALUE-INVALID) for more than one of `unit`, `soak`, `exhaustive` and `parity`.
     """
     arguments = []
     if options.junit:
         arguments.append(f"--junit-xml={os.path.abspath(options.junit)}")  # noqa: PTH100 - the user's folder, links kept
     if options.select:
         arguments += ["-k", options.select]
-    asked = [name for name in ("unit", "soak", "exhaustive") if getattr(options, name)]
+    asked = [name for name in ("unit", *_ALONE) if getattr(options, name)]
     if len(asked) > 1:
         flags = " and ".join(f"--{name}" for name in asked)
         raise UsageError(failures.USAGE_VALUE_INVALID, f"{flags}; each chooses tests by itself")
     if options.unit:
         arguments += ["-m", "not docker and not engine"]
-    for name in ("soak", "exhaustive"):
+    for name in _ALONE:
         if name in asked:
-            # Not captured: people see how far it is.
-            arguments += ["-m", name, "--capture=no"]
+            arguments += ["-m", name, *(("--capture=no",) if name in _SHOWN else ())]
     if options.require_engines or environ.get("CI") == "true":
         arguments.append("--require-engines")
     return _command("pytest", arguments)

@@ -225,6 +225,7 @@ def _expect_used(lab: LabFile) -> None:
             ("policy_issuer_chain_file", entry.policy_issuer_chain_file, policies if v2 else ()),
             ("policy_v2", entry.policy_v2, policies if v2 else ()),
             *(("policy_v2", each.policy_v2, policies if v2 else ()) for each in entry.migtds.values()),
+            *(("quote_form", each.quote_form != "qgs", (LAB, CAPTURED)) for each in entry.migtds.values()),
             ("quoting", entry.quoting.fail_first, (LAB,)),
             ("pcs", entry.pcs, (LAB,)),
         )

@@ -46,11 +46,12 @@ Address = Annotated[str, AfterValidator(_address), Field(description="HOST:PORT;
 
 
 class MigTdEntry(Model):
-    """One MigTD of a host. `policy_v2` is in place of the host's."""
+    """One MigTD of a host. `policy_v2` is in place of the host's; `quote_form` is how it asks for quotes."""
 
     vcpus: Annotated[int, Field(ge=1, le=64)] = 1
     shared_memory_mib: Annotated[int, Field(ge=1, le=1024)] = 64
     policy_v2: PolicySigningEntry | None = None
+    quote_form: Literal["qgs", "bare"] = "qgs"
 
 
 class HostEntry(Model):

@@ -29,6 +29,7 @@ from lab.labfile import (
 from lab.names import require_lab_name, resolve_lab_name
 from lab.volumes import configure
 from migtd.deadlines import Deadlines
+from migtd.guest.quote_messages import QuoteForm
 from vmm_stub.vmm.control.models import DeadlinesModel, HostConfig, MigTdConfig, SessionOperation
 
 MAX_DEADLINE: Final = 86_400.0
@@ -194,8 +195,9 @@ class ResolvedLab:
                 configured=self.evidence is not None,
                 refuse_expired=self.lab.refuse_expired,
                 policy_version=self.lab.policy_version,
+                quote_form=QuoteForm(migtd.quote_form),
             )
-            for each in entry.migtds
+            for each, migtd in entry.migtds.items()
         )
         published = {*_external_sources(self.lab.migrations, name), *_collateral_service(entry)}
         reaches = any(
@@ -292,7 +294,7 @@ def _fingerprint(hosts: tuple[HostPlan, ...], evidence: dict[str, Any]) -> str:
     facts: list[dict[str, Any]] = [
         {
             "config": host.config.model_dump(mode="json", exclude=_OF_PKI),
-            "migtds": [asdict(migtd) for migtd in host.migtds],
+            "migtds": [{**asdict(migtd), "quote_form": migtd.quote_form.value} for migtd in host.migtds],
             "published": [asdict(each) for each in host.published],
             "reaches_outside": host.reaches_outside,
         }

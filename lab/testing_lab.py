@@ -90,7 +90,8 @@ async def lab_in_process(resolved: ResolvedLab) -> AsyncGenerator[dict[str, Vmm]
                 volume = _volume(config.configuration or host.config.configuration)
                 channel = InProcessChannel(vmm.migtd(migtd.name))
                 running.callback(channel.close)
-                attestation = attestation_choice(migtd.attestation, time.time if migtd.refuse_expired else None)
+                clock = time.time if migtd.refuse_expired else None
+                attestation = attestation_choice(migtd.attestation, clock, migtd.quote_form)
                 serving = serve(
                     emulated_guest(channel, volume),
                     attestation,

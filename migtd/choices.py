@@ -17,6 +17,7 @@ from migtd.attestation.mode import AttestationMode
 from migtd.checks import CheckName
 from migtd.errors import FailureKind, InitializationError, InvalidParameter
 from migtd.guest.interfaces import EventLogArea, Guest
+from migtd.guest.quote_messages import QuoteForm
 from migtd.migration.measurement import measure_without_attestation
 from migtd.migration.pre_session import PeerData, push_peer_data
 from migtd.migration.session import SessionFactory
@@ -33,14 +34,16 @@ Raises the MigTDError that the start fails with.
 """
 
 
-def attestation_choice(name: str, clock: Clock | None = None) -> StartAttestation:
-    """How a MigTD starts with the mode of that name.
+def attestation_choice(
+    name: str, clock: Clock | None = None, quote_form: QuoteForm = QuoteForm.QGS
+) -> StartAttestation:
+    """How a MigTD starts with the mode of that name, and in which form it asks for quotes, where it needs any.
 
     With a clock, collateral that is not current is refused; without one its age is only reported (policy.md 0.5, D2).
     Raises InvalidParameter (MIGTD-ATTESTATION-UNKNOWN), which names the modes there are.
     """
     start = _choose(ATTESTATION_MODES, name, failures.ATTESTATION_UNKNOWN)
-    return partial(start, clock)
+    return partial(start, clock, quote_form)
 
 
 def session_factory(name: str) -> SessionFactory:
@@ -48,7 +51,7 @@ def session_factory(name: str) -> SessionFactory:
     return _choose(SESSION_PROTOCOLS, name, failures.SESSION_UNKNOWN)()
 
 
-def _start_accept_all(_clock: Clock | None, guest: Guest) -> AttestationMode:
+def _start_accept_all(_clock: Clock | None, _form: QuoteForm, guest: Guest) -> AttestationMode:
     measure_without_attestation(guest)
     area = _log_of(guest)
 
@@ -61,13 +64,13 @@ def _start_accept_all(_clock: Clock | None, guest: Guest) -> AttestationMode:
     return AcceptAll(log, AcceptAllV2(push_peer_data(PeerData(policy, chain)), guest.tdcall.mr_report, log))
 
 
-def _start_with_quotes(name: str, clock: Clock | None, guest: Guest) -> AttestationMode:
+def _start_with_quotes(name: str, clock: Clock | None, form: QuoteForm, guest: Guest) -> AttestationMode:
     """With policy v2 if the configuration volume has an issuer chain, which v1 knows nothing of (policy.md 0.1)."""
     start = _start_policy_v1 if guest.configuration.policy_issuer_chain() is None else _start_policy_v2
-    return start(name, clock, guest)
+    return start(name, clock, form, guest)
 
 
-def _start_policy_v1(name: str, clock: Clock | None, guest: Guest) -> AttestationMode:
+def _start_policy_v1(name: str, clock: Clock | None, form: QuoteForm, guest: Guest) -> AttestationMode:
     # Loaded only by those who use it: the quote verifier and its libraries are no small part of a MigTD.
     from migtd.attestation.get_quote import QuoteClient  # noqa: PLC0415
     from migtd.attestation.policy_v1 import PolicyV1, Trust  # noqa: PLC0415
@@ -75,11 +78,11 @@ def _start_policy_v1(name: str, clock: Clock | None, guest: Guest) -> Attestatio
 
     policy, root_key = measure_policy_v1(guest)
     trust = Trust(policy, root_key, clock)
-    quotes = QuoteClient(guest)
+    quotes = QuoteClient(guest, form=form)
     return PolicyV1(name, SKIPS_OF[name], tdcall=guest.tdcall, quotes=quotes, log=_log_of(guest), trust=trust)
 
 
-def _start_policy_v2(name: str, clock: Clock | None, guest: Guest) -> AttestationMode:
+def _start_policy_v2(name: str, clock: Clock | None, form: QuoteForm, guest: Guest) -> AttestationMode:
     # Loaded only by those who use it, as above.
     from migtd.attestation.get_quote import QuoteClient  # noqa: PLC0415
     from migtd.attestation.policy_v2 import PolicyV2, Skips  # noqa: PLC0415
@@ -87,7 +90,7 @@ def _start_policy_v2(name: str, clock: Clock | None, guest: Guest) -> Attestatio
 
     skips = Skips(V2_SKIPS_OF[name], REBINDING_SKIPS_OF[name])
     measured = measure_policy_v2(guest, skips.migration)
-    log, quotes = _log_of(guest), QuoteClient(guest)
+    log, quotes = _log_of(guest), QuoteClient(guest, form=form)
     return PolicyV2(name, skips, tdcall=guest.tdcall, quotes=quotes, log=log, measured=measured, clock=clock)
 
 
@@ -142,7 +145,7 @@ REBINDING_SKIPS_OF: Final[Mapping[str, Mapping[CheckName, str]]] = MappingProxyT
 )
 """The same in rebindings."""
 
-ATTESTATION_MODES: Final[Mapping[str, Callable[[Clock | None, Guest], AttestationMode]]] = MappingProxyType(
+ATTESTATION_MODES: Final[Mapping[str, Callable[[Clock | None, QuoteForm, Guest], AttestationMode]]] = MappingProxyType(
     {
         "lab": partial(_start_with_quotes, "lab"),
         "captured": partial(_start_with_quotes, "captured"),

@@ -52,7 +52,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     print_to_stderr()
     try:
         options = pull_options(sys.argv[1:] if arguments is None else arguments)
-        attestation = attestation_choice(options.attestation, time.time if options.refuse_expired else None)
+        clock = time.time if options.refuse_expired else None
+        attestation = attestation_choice(options.attestation, clock, options.quote_form)
         session = session_factory(options.session)
         # As the first process of a container this one would ignore SIGTERM while it waits for its host.
         signal.signal(signal.SIGTERM, _exit_cleanly)

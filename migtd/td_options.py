@@ -15,6 +15,7 @@ from migtd import __version__, failures
 from migtd.choices import ATTESTATION_MODES, SESSION_PROTOCOLS
 from migtd.deadlines import Deadlines
 from migtd.errors import InvalidParameter
+from migtd.guest.quote_messages import QuoteForm
 from migtd.migration.logging import LogLevel
 
 
@@ -35,6 +36,7 @@ class TdOptions:
     root_ca_file: Path | None
     policy_issuer_chain_file: Path | None
     refuse_expired: bool
+    quote_form: QuoteForm
 
 
 def pull_options(arguments: Sequence[str]) -> TdOptions:
@@ -51,6 +53,7 @@ def pull_options(arguments: Sequence[str]) -> TdOptions:
         root_ca_file=given.root_ca_file,
         policy_issuer_chain_file=given.policy_issuer_chain_file,
         refuse_expired=given.refuse_expired,
+        quote_form=QuoteForm(given.quote_form),
     )
 
 
@@ -130,6 +133,12 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--refuse-expired", action="store_true", help="refuse collateral that is not current, by this machine's clock"
+    )
+    parser.add_argument(
+        "--quote-form",
+        choices=[form.value for form in QuoteForm],
+        default=QuoteForm.QGS.value,
+        help="how quotes are asked for: by QGS message, or by bare TDREPORT as IGVM MigTDs do (default: %(default)s)",
     )
     return parser
 

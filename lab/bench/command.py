@@ -113,7 +113,7 @@ async def _measure(
 async def _local_rows(parts: Collection[Part], plan: Plan, progress: Steps) -> AsyncIterator[Row]:
     """What is measured in this process, on no engine."""
     for kind in _kinds(parts):
-        progress(f"the primitives of {kind.attestation}")
+        progress(f"the primitives of {kind.name}")
         for row in await asyncio.to_thread(sessions.yardsticks, kind, plan.sessions):
             yield row
     if Part.SESSIONS in parts:
@@ -126,7 +126,7 @@ async def _local_rows(parts: Collection[Part], plan: Plan, progress: Steps) -> A
 
 async def _resident_rows(engine: Engine, parts: Collection[Part], plan: Plan, progress: Steps) -> AsyncIterator[Row]:
     for kind in _kinds(parts):
-        async with resident_lab(engine, progress.say, kind.attestation) as lab:
+        async with resident_lab(engine, progress.say, kind.attestation, kind.policy_version) as lab:
             async for row in sessions.measure(lab, engine.name, kind, plan.sessions, progress):
                 yield row
     if Part.MEMORY in parts:
@@ -137,8 +137,7 @@ async def _resident_rows(engine: Engine, parts: Collection[Part], plan: Plan, pr
 
 
 def _kinds(parts: Collection[Part]) -> list[sessions.Kind]:
-    found = ((Part.SESSIONS, sessions.BARE), (Part.ATTESTED, sessions.ATTESTED))
-    return [kind for part, kind in found if part in parts]
+    return [kind for part, kind in sessions.KINDS.items() if part in parts]
 
 
 def _start_rows(engine: str, parts: Collection[Part], plan: Plan, progress: Steps) -> list[Row]:

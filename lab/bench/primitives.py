@@ -19,8 +19,18 @@ With quotes (mode `lab`) there are besides, on P-256 with SHA-256:
 | ECDSA signature | 2 | each host signs a quote; the QE report in it is of the attestation key and can be kept |
 | ECDSA verification | 12 | each side verifies its own and the peer's quote: PCK certificate, QE report, quote |
 
+With policy v2 (mode `lab`) each side has a second quote made, which stands for itself in the policy, and verifies that
+and the peer's:
+
+| primitive | times | why |
+|---|---|---|
+| ECDSA signature, P-256 | 4 | two quotes of each side |
+| ECDSA verification, P-256 | 12 | as above |
+| SHA-384 of policy and issuer chain | 2 | what the peer sent before the session is what its certificate names |
+
 Collateral is the same in session after session. Whoever verified a set once need not do it again, nor what it holds of
-a quote's chain (root and PCK CA), so its certificates, CRLs and documents are no part of the sum.
+a quote's chain (root and PCK CA), so its certificates, CRLs and documents are no part of the sum. So it is with the
+peer's policy v2, its signatures and chains: whoever verified it once knows it by its hash.
 
 Encodings, TLS framing, calls between guest and host are what an implementation adds; they are no part of the sum. The
 last two rows are small, and counted generously rather than argued away.
@@ -31,6 +41,7 @@ memory, certificates made and contexts set up, without the checks, the channel a
 
 from __future__ import annotations
 
+import hashlib
 import os
 import time
 from collections.abc import Callable
@@ -57,6 +68,8 @@ _QUOTE_SIZE: Final = 632
 _TBS_SIZE: Final = 1500
 """Bytes of the signed part of a certificate with an event log and a quote."""
 _RECORD_SIZE: Final = 2048
+_PEER_DATA_SIZE: Final = 18 << 10
+"""Bytes of a policy v2 that the lab makes and its issuer chain, about."""
 _SECRET_SIZE: Final = 48
 
 
@@ -89,15 +102,21 @@ def primitives(*, self_signatures_verified: int) -> tuple[Primitive, ...]:
     )
 
 
-def quote_primitives() -> tuple[Primitive, ...]:
-    """The second table above: what a session with quotes needs besides."""
+def quote_primitives(*, quotes: int) -> tuple[Primitive, ...]:
+    """The second table above: what a session with quotes needs besides. `quotes` are those that hosts sign for it."""
     key = ec.generate_private_key(_QUOTE_CURVE)
     public, signed = key.public_key(), os.urandom(_QUOTE_SIZE)
     signature = key.sign(signed, _QUOTE_SIGNATURE)
     return (
-        Primitive("P-256 signature", 2, lambda: key.sign(signed, _QUOTE_SIGNATURE)),
+        Primitive("P-256 signature", quotes, lambda: key.sign(signed, _QUOTE_SIGNATURE)),
         Primitive("P-256 verification", 12, lambda: public.verify(signature, signed, _QUOTE_SIGNATURE)),
     )
+
+
+def peer_data_primitives() -> tuple[Primitive, ...]:
+    """What is in the third table above, and not in the second."""
+    peer_data = os.urandom(_PEER_DATA_SIZE)
+    return (Primitive("SHA-384 of peer data", 2, lambda: hashlib.sha384(peer_data).digest()),)
 
 
 def milliseconds(run: Callable[[], object], repetitions: int, clock: Callable[[], int] = time.process_time_ns) -> float:

@@ -138,10 +138,11 @@ class ResidentLab:
 
 @contextlib.asynccontextmanager
 async def resident_lab(
-    engine: Engine, progress: Progress, attestation: str = ATTESTATION
+    engine: Engine, progress: Progress, attestation: str = ATTESTATION, policy_version: int = 1
 ) -> AsyncGenerator[ResidentLab, None]:
     """A lab that is ready, for the length of the block. Raises what engines and hosts raise."""
-    resolved = resolve(default_lab(), name=private_name(), attestation=attestation)
+    files = {"policy_version": policy_version}
+    resolved = resolve(default_lab(), name=private_name(), attestation=attestation, files=files)
     if resolved.lacks_pki:
         resolved = resolved.with_pki(new_pki(os.urandom, time.time()))
     (job,) = resolved.jobs(1)

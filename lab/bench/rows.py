@@ -21,6 +21,7 @@ class Part(enum.StrEnum):
     SESSIONS = "sessions"
     QUOTES = "quotes"
     ATTESTED = "attested-sessions"
+    POLICY_V2 = "policy-v2-sessions"
     MEMORY = "memory"
     START = "start"
     IMAGES = "images"
@@ -117,6 +118,12 @@ LAB_CPU: Final = Quantity("lab-cpu", Part.ATTESTED, "session in mode lab, CPU of
 LAB_RATIO: Final = Quantity(
     "lab-cpu-ratio", Part.ATTESTED, "session CPU in mode lab over its primitives", "x", _at_most(1.5)
 )
+V2_LATENCY: Final = Quantity("v2-latency", Part.POLICY_V2, "session with policy v2", "ms", _at_most(50))
+V2_PRIMITIVES: Final = Quantity("v2-primitives", Part.POLICY_V2, "primitives of one session with policy v2, CPU", "ms")
+V2_CPU: Final = Quantity("v2-cpu", Part.POLICY_V2, "session with policy v2, CPU of hosts and MigTDs", "ms")
+V2_RATIO: Final = Quantity(
+    "v2-cpu-ratio", Part.POLICY_V2, "session CPU with policy v2 over its primitives", "x", _at_most(1.5)
+)
 MIGTD_MEMORY: Final = Quantity("migtd-memory", Part.MEMORY, "resident MigTD, RSS", "MB", _at_most(60))
 MIGTD_SHARE: Final = Quantity("migtd-pss", Part.MEMORY, "resident MigTD, PSS", "MB")
 HOST_MEMORY: Final = Quantity("host-memory", Part.MEMORY, "resident host, RSS", "MB")
@@ -152,6 +159,10 @@ QUANTITIES: Final = (
     LAB_PRIMITIVES,
     LAB_CPU,
     LAB_RATIO,
+    V2_LATENCY,
+    V2_PRIMITIVES,
+    V2_CPU,
+    V2_RATIO,
     MIGTD_MEMORY,
     MIGTD_SHARE,
     HOST_MEMORY,

@@ -13,10 +13,17 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass
 
 from lab.bench import rows
-from lab.bench.primitives import Primitive, bare_handshake, primitive_sum, primitives, quote_primitives
+from lab.bench.primitives import (
+    Primitive,
+    bare_handshake,
+    peer_data_primitives,
+    primitive_sum,
+    primitives,
+    quote_primitives,
+)
 from lab.bench.resident import ATTESTATION, LISTENERS, ResidentLab
 from lab.bench.roles import cpu_seconds
-from lab.bench.rows import Quantity, Row
+from lab.bench.rows import Part, Quantity, Row
 from lab.bench.spread import Spread
 from lab.engines.base import Progress
 from lab.evidence import LAB
@@ -43,9 +50,10 @@ QUICK = SessionPlan(batches=2, batch=10, rounds=1, sessions={1: 5, 16: 16, 256: 
 
 @dataclass(frozen=True, slots=True)
 class Kind:
-    """Sessions of one attestation mode, and the rows that they are measured for."""
+    """Sessions of one attestation mode and policy version, and the rows that they are measured for."""
 
     attestation: str
+    policy_version: int
     primitives: Quantity
     latency: Quantity
     cpu: Quantity
@@ -55,11 +63,24 @@ class Kind:
     def table(self) -> tuple[Primitive, ...]:
         """What any implementation of such a session must run."""
         shared = primitives(self_signatures_verified=self_signatures_verified(self.attestation))
-        return shared + (quote_primitives() if CheckName.QUOTE_PEER not in SKIPS_OF[self.attestation] else ())
+        if CheckName.QUOTE_PEER in SKIPS_OF[self.attestation]:
+            return shared
+        if self.policy_version == 1:
+            return shared + quote_primitives(quotes=2)
+        # Each side has a second quote of its own, which `self` in the policy stands for.
+        return shared + quote_primitives(quotes=4) + peer_data_primitives()
+
+    @property
+    def name(self) -> str:
+        """For people who wait."""
+        return f"{self.attestation}, policy v{self.policy_version}"
 
 
-BARE = Kind(ATTESTATION, rows.PRIMITIVES, rows.LATENCY, rows.CPU, rows.CPU_RATIO, rows.RATES)
-ATTESTED = Kind(LAB, rows.LAB_PRIMITIVES, rows.LAB_LATENCY, rows.LAB_CPU, rows.LAB_RATIO, {})
+BARE = Kind(ATTESTATION, 1, rows.PRIMITIVES, rows.LATENCY, rows.CPU, rows.CPU_RATIO, rows.RATES)
+ATTESTED = Kind(LAB, 1, rows.LAB_PRIMITIVES, rows.LAB_LATENCY, rows.LAB_CPU, rows.LAB_RATIO, {})
+POLICY_V2 = Kind(LAB, 2, rows.V2_PRIMITIVES, rows.V2_LATENCY, rows.V2_CPU, rows.V2_RATIO, {})
+KINDS = {Part.SESSIONS: BARE, Part.ATTESTED: ATTESTED, Part.POLICY_V2: POLICY_V2}
+"""By the part of the bench that measures them."""
 
 
 def yardsticks(kind: Kind, plan: SessionPlan) -> list[Row]:
@@ -76,8 +97,8 @@ def handshake(plan: SessionPlan) -> Row:
 async def measure(
     lab: ResidentLab, engine: str, kind: Kind, plan: SessionPlan, progress: Progress
 ) -> AsyncIterator[Row]:
-    """The rows of one engine. `lab` runs in the mode of `kind`. Raises as ResidentLab.run does."""
-    progress(f"{engine}, {kind.attestation}: {plan.batches} batches of {plan.batch} sessions, one after the other")
+    """The rows of one engine. `lab` is one of `kind`. Raises as ResidentLab.run does."""
+    progress(f"{engine}, {kind.name}: {plan.batches} batches of {plan.batch} sessions, one after the other")
     await lab.run(await lab.make_targets(WARM_UP), at_once=1)
     await lab.run(await lab.make_targets(4 * LISTENERS), at_once=2 * LISTENERS)
     await lab.latencies([])

@@ -15,6 +15,7 @@ from typing import Protocol, TypeAlias
 
 from lab.errors import TaskError
 from migtd.deadlines import Deadlines
+from migtd.guest.quote_messages import QuoteForm
 from vmm_stub.vmm.control.models import HostConfig
 
 Progress: TypeAlias = Callable[[str], None]
@@ -38,6 +39,7 @@ class MigTdPlan:
     """Its host gives it a configuration volume, beside the channel."""
     refuse_expired: bool = False
     policy_version: int = 1
+    quote_form: QuoteForm = QuoteForm.QGS
 
 
 class Service(enum.StrEnum):

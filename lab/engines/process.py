@@ -46,6 +46,7 @@ from lab.errors import EngineError, UsageError
 from lab.names import checkout_path
 from lab.state import make_private, require_socket_path, state_roots
 from migtd.guest.channel import POLICY_ISSUER_CHAIN_NAME, POLICY_NAME, ROOT_CA_NAME, SOCKET_NAME
+from migtd.guest.quote_messages import QuoteForm
 from vmm_stub.vmm.address import format_address
 
 GRACE: Final = 5.0
@@ -263,6 +264,7 @@ def migtd_arguments(migtd: MigTdPlan, channel: Path) -> tuple[str, ...]:
         json.dumps(asdict(migtd.deadlines)),
         *(("--debug",) if migtd.debug else ()),
         *(("--refuse-expired",) if migtd.refuse_expired else ()),
+        *(("--quote-form", migtd.quote_form.value) if migtd.quote_form is not QuoteForm.QGS else ()),
         *(("--policy-file", str(channel / POLICY_NAME)) if migtd.configured else ()),
         *(anchor if migtd.configured else ()),
     )

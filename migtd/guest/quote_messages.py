@@ -32,6 +32,13 @@ _PADDING: Final = bytes(4)
 """The announced size of a collateral answer is 4 more than its content."""
 
 
+class QuoteForm(enum.Enum):
+    """How a quote is asked for: form 1 (the reference's igvm-attest) or form 3 (policy.md 4.6)."""
+
+    BARE = "bare"
+    QGS = "qgs"
+
+
 class QuoteStatus(enum.IntEnum):
     """Status of a GetQuote buffer. A guest takes ERROR as busy: it is all that the interface has for that."""
 

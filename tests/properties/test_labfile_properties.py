@@ -66,7 +66,13 @@ def test_any_yaml_values_under_known_keys_are_a_lab_or_a_typed_error(changes: di
             {
                 "migtds": st.dictionaries(
                     st.from_regex(r"[a-z]{1,6}", fullmatch=True),
-                    st.fixed_dictionaries({"vcpus": st.integers(1, 64), "shared_memory_mib": st.integers(1, 1024)}),
+                    st.fixed_dictionaries(
+                        {
+                            "vcpus": st.integers(1, 64),
+                            "shared_memory_mib": st.integers(1, 1024),
+                            "quote_form": st.sampled_from(["qgs", "bare"]),
+                        }
+                    ),
                     min_size=1,
                     max_size=3,
                 )

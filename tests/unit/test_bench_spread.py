@@ -11,11 +11,19 @@ import pytest
 
 from lab.bench import footprint, quotes, rows
 from lab.bench.footprint import Footprint, MemoryPlan, footprint_rows
-from lab.bench.primitives import Primitive, bare_handshake, milliseconds, primitive_sum, primitives, quote_primitives
+from lab.bench.primitives import (
+    Primitive,
+    bare_handshake,
+    milliseconds,
+    peer_data_primitives,
+    primitive_sum,
+    primitives,
+    quote_primitives,
+)
 from lab.bench.resident import session_milliseconds
 from lab.bench.roles import Memory, cpu_seconds, memory
 from lab.bench.rows import Target, Verdict, wanted
-from lab.bench.sessions import ATTESTED, BARE, self_signatures_verified
+from lab.bench.sessions import ATTESTED, BARE, KINDS, POLICY_V2, self_signatures_verified
 from lab.bench.spread import Spread
 from lab.errors import UsageError
 
@@ -106,10 +114,18 @@ def test_accept_all_verifies_no_self_signature_and_lab_both():
 
 
 def test_sessions_with_quotes_need_their_signatures_besides():
-    bare, attested = ({each.name: each.times for each in kind.table()} for kind in (BARE, ATTESTED))
+    bare, attested, v2 = ({each.name: each.times for each in kind.table()} for kind in (BARE, ATTESTED, POLICY_V2))
     assert attested == bare | {"ECDSA verification": 4, "P-256 signature": 2, "P-256 verification": 12}
-    for each in quote_primitives():
+    assert v2 == attested | {"P-256 signature": 4, "SHA-384 of peer data": 2}
+    for each in (*quote_primitives(quotes=2), *peer_data_primitives()):
         each.run()
+
+
+def test_every_row_of_sessions_is_measured_by_the_kind_of_its_part():
+    for part, kind in KINDS.items():
+        measured = {kind.primitives, kind.latency, kind.cpu, kind.ratio, *kind.rates.values()}
+        assert {each for each in rows.QUANTITIES if each.part is part} - measured <= {rows.HANDSHAKE}
+    assert (rows.V2_LATENCY.target("process"), rows.V2_RATIO.target("docker")) == (Target(50), Target(1.5))
 
 
 def test_a_quote_is_verified_here_and_by_dcap_qvl_where_that_is_installed(monkeypatch: pytest.MonkeyPatch):

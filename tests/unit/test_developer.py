@@ -88,6 +88,7 @@ def test_clean_removes_images_only_where_there_is_a_container_engine(tmp_path, m
         (PytestOptions(unit=True), {}, ["-m", "not docker and not engine"]),
         (PytestOptions(soak=True), {}, ["-m", "soak", "--capture=no"]),
         (PytestOptions(exhaustive=True), {}, ["-m", "exhaustive", "--capture=no"]),
+        (PytestOptions(parity=True), {}, ["-m", "parity"]),
         (PytestOptions(require_engines=True), {}, ["--require-engines"]),
         (PytestOptions(), {"CI": "true"}, ["--require-engines"]),
         (PytestOptions(), {"CI": "false"}, []),
@@ -97,7 +98,7 @@ def test_options_of_test_become_those_of_pytest(options, environ, expected):
     assert pytest_command(options, environ) == [sys.executable, "-m", "pytest", *expected]
 
 
-@pytest.mark.parametrize("others", [{"soak": True}, {"exhaustive": True}])
+@pytest.mark.parametrize("others", [{"soak": True}, {"exhaustive": True}, {"parity": True}])
 def test_long_tests_without_engines_are_refused(others):
     with pytest.raises(UsageError) as caught:
         pytest_command(PytestOptions(unit=True, **others), {})

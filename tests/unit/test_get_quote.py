@@ -9,10 +9,10 @@ from typing import Any, cast
 import pytest
 
 from migtd import failures
-from migtd.attestation.get_quote import QuoteClient, QuoteForm, QuoteRetry, fetch_collateral, fetch_quote
+from migtd.attestation.get_quote import QuoteClient, QuoteRetry, fetch_collateral, fetch_quote
 from migtd.attestation.quote.verify import verify_quote
 from migtd.errors import MutualAttestationError, OutOfResource, VmmInternalError
-from migtd.guest.quote_messages import QuoteStatus, push_quote_answer
+from migtd.guest.quote_messages import QuoteForm, QuoteStatus, push_quote_answer
 from vmm_stub.quoting.captured import CapturedQuoting
 from vmm_stub.quoting.material import push_material
 from vmm_stub.quoting.service import LabQuoting, StagedQuoting

@@ -222,7 +222,8 @@ def test_validate_prints_the_resolved_lab(tmp_path: Path, capsys: pytest.Capture
     assert shown["name"] == "my-lab"
     assert shown["attestation"] == "lab"
     assert shown["deadlines"]["session"] == 60.0
-    assert shown["hosts"]["host-b"]["migtds"]["destination"] == {"vcpus": 2, "shared_memory_mib": 16}
+    destination = {"vcpus": 2, "shared_memory_mib": 16, "quote_form": "qgs"}
+    assert shown["hosts"]["host-b"]["migtds"]["destination"] == destination
 
 
 def test_ranges_and_addresses_are_read_strictly():

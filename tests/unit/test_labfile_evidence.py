@@ -8,14 +8,17 @@ from pathlib import Path
 import pytest
 
 from lab.engines.base import PublishedPort, Service
+from lab.engines.process import migtd_arguments
 from lab.errors import UsageError
 from lab.evidence import PKI_FILE
-from lab.labfile import load_lab_file, parse_lab_file
+from lab.labfile import default_lab, load_lab_file, parse_lab_file
 from lab.options import PkiMakeOptions
 from lab.pki_commands import make
 from lab.plan import ResolvedLab, resolve
 from migtd.attestation.quote.errors import QuoteError
 from migtd.attestation.quote.verify import root_key_of, verify_quote
+from migtd.guest.quote_messages import QuoteForm
+from migtd.td_options import pull_options
 from vmm_stub.quoting.material import platform_for
 from vmm_stub.testing_quoting import Machine
 from vmm_stub.vmm.control.models import LabQuotingConfig
@@ -115,6 +118,19 @@ def test_what_hosts_are_started_with_is_in_the_fingerprint(said: str):
 def test_a_mode_without_quoting_service_refuses_what_it_would_not_look_at(said: str):
     assert kind_of(text(a=said), attestation="accept-all") == "LAB-EVIDENCE-UNUSED"
     assert kind_of(text(a=said, top="attestation: captured")) == "LAB-EVIDENCE-UNUSED"
+
+
+def test_the_form_in_which_a_migtd_asks_for_quotes_reaches_it_and_is_refused_where_it_asks_for_none():
+    lab = default_lab()
+    lab.hosts["host-b"].migtds["destination"].quote_form = "bare"
+    plans = [migtd for host in resolve(lab, name="lab-1").plan().hosts for migtd in host.migtds]
+
+    forms = [pull_options(migtd_arguments(each, Path("channel"))).quote_form for each in plans]
+    assert forms == [QuoteForm.QGS, QuoteForm.BARE]
+    assert resolve(lab, name="lab-1").plan().fingerprint != resolve(default_lab(), name="lab-1").plan().fingerprint
+    with pytest.raises(UsageError) as refused:
+        resolve(lab, attestation="accept-all")
+    assert refused.value.kind.id == "LAB-EVIDENCE-UNUSED"
 
 
 @pytest.mark.parametrize(
