@@ -21,7 +21,7 @@ import pytest
 
 from lab.compose import LAB_LABEL
 from lab.errors import ExitStatus
-from tests.lab.commands import Checkout, Done, copied_checkout, ended
+from tests.lab.commands import LIMIT, Checkout, Done, copied_checkout, ended
 
 pytestmark = pytest.mark.engine
 
@@ -31,7 +31,7 @@ AT_ONCE = 4
 MIGRATIONS = 30
 """So many that a signal at "running" meets some of them in the middle."""
 SIGNALS = ("SIGINT", "SIGKILL")
-LINES = ("starting", "waiting for hosts", "running", "migrations have ended")
+LINES = ("starting", "waiting for hosts", "running", " outcomes of ")
 MOMENTS = ("network create 1", "volume create 2", "container create 1", "container create 4", "container start 1")
 """What the engine tells while Compose starts a lab, and the how-manieth of its kind."""
 
@@ -147,10 +147,12 @@ def _at_line(inv: Checkout, engine: str, words: str) -> Cut:
         process = await _start_up(inv, engine, lab)
         assert process.stderr is not None
         before = b""
-        while words.encode() not in before:
-            line = await process.stderr.readline()
-            assert line, f"{words!r} never came: {before!r}"
-            before += line
+        # Nobody reads the outcomes meanwhile: a command that goes on beyond this line may wait for that without end.
+        async with asyncio.timeout(LIMIT):
+            while words.encode() not in before:
+                line = await process.stderr.readline()
+                assert line, f"{words!r} never came: {before!r}"
+                before += line
         _send(process, signal_name)
         done = await ended(process)
         return Done(done.status, done.out, before.decode() + done.err)
